@@ -1,0 +1,6 @@
+"""`python -m ragdock` is the command line."""
+
+from ragdock.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One technology a file; everything foreign is translated here."""

@@ -1,0 +1,1 @@
+"""What may vanish at any moment."""

@@ -1,0 +1,1 @@
+"""Bytes to text with offsets, pages and headings."""

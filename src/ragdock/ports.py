@@ -1,0 +1,271 @@
+"""What the services need from the world, as Protocols; `tests/contracts` says what they mean.
+
+Everything here is synchronous and safe to call from several threads: the HTTP layer runs it in a
+bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis belongs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from ragdock.core.filters import Filter
+from ragdock.types import (
+    Chunk,
+    Collection,
+    DenseResult,
+    Document,
+    Hit,
+    Job,
+    JobState,
+    ParsedDocument,
+    ScoredChunk,
+    Upload,
+    Vector,
+    Vectors,
+)
+
+__all__ = ["Cache", "Embedder", "Generator", "Parser", "Reader", "Store"]
+
+
+class Reader(Protocol):
+    """One consistent view of one collection, at one generation."""
+
+    @property
+    def collection(self) -> Collection:
+        """The collection as of this view."""
+        ...
+
+    def lexical(
+        self, query: str, limit: int, where: Filter | None = None
+    ) -> tuple[ScoredChunk, ...]:
+        """Best chunks by BM25 over text and context, best first; () when no term is known."""
+        ...
+
+    def dense(self, vector: Vector, limit: int, where: Filter | None = None) -> DenseResult:
+        """Nearest chunks by exact cosine, best first."""
+        ...
+
+    def hits(self, chunk_ids: Sequence[int]) -> dict[int, Hit]:
+        """The passages by chunk id, scores unset (None, fused 0.0); unknown ids are left out."""
+        ...
+
+
+class Store(Protocol):
+    """Durable truth: collections, documents, chunks, vectors and the ledger.
+
+    Every method raises `StoreError` when the store can't be reached, and `NotFoundError` for an
+    unknown collection or document.
+    """
+
+    def close(self) -> None:
+        """Release everything; later calls raise `StoreError`."""
+        ...
+
+    def ping(self) -> None:
+        """Return when the store can be read and written."""
+        ...
+
+    # Collections
+    def create_collection(self, name: str, fingerprint: str, dim: int) -> Collection:
+        """Make an empty collection; `ConflictError` when the name is taken."""
+        ...
+
+    def collection(self, name: str) -> Collection:
+        """One collection, as of now."""
+        ...
+
+    def collections(self) -> tuple[Collection, ...]:
+        """All collections by name."""
+        ...
+
+    def drop_collection(self, name: str) -> None:
+        """Remove a collection with all its documents and its ledger rows."""
+        ...
+
+    def state_key(self, name: str) -> str:
+        """`<collection id>:<generation>`, cheap: changes with every change of the collection."""
+        ...
+
+    # Ledger
+    def accept(self, collection: str, uploads: Sequence[Upload]) -> tuple[Job, ...]:
+        """Make the uploads durable, all or none: when this returns they survive a crash.
+
+        An upload whose content, name and metadata equal the searchable version's (and that has no
+        later write in the ledger) becomes a job that is `done` with outcome `unchanged`.
+        """
+        ...
+
+    def claim(self, owner: str, limit: int, lease_seconds: float) -> tuple[Job, ...]:
+        """Take up to `limit` pending or lease-expired jobs, oldest first, one per document."""
+        ...
+
+    def renew(self, owner: str, job_ids: Sequence[int], lease_seconds: float) -> None:
+        """Prolong the leases that `owner` holds."""
+        ...
+
+    def release(self, owner: str) -> None:
+        """Give back what `owner` has claimed and not finished, at once and uncounted."""
+        ...
+
+    def content(self, job_id: int) -> bytes:
+        """The uploaded bytes of a job that is not finished; `NotFoundError` otherwise."""
+        ...
+
+    def commit_document(
+        self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> Job:
+        """Replace the document's searchable version by this one in one transaction; job done.
+
+        Idempotent. When a later write of the same document was committed already, nothing
+        changes and the outcome is `superseded`. `vectors` is (len(chunks), dim).
+        """
+        ...
+
+    def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
+        """Record a failure: pending again after a pause, or failed for good when that is None."""
+        ...
+
+    def job(self, job_id: int) -> Job:
+        """One row of the ledger."""
+        ...
+
+    def jobs(
+        self,
+        *,
+        collection: str | None = None,
+        states: Sequence[JobState] = (),
+        document_id: str | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> tuple[Job, ...]:
+        """Rows of the ledger, newest first, with ids below `before`."""
+        ...
+
+    def queue_depth(self) -> dict[JobState, int]:
+        """How many rows of the ledger are in each unfinished or failed state."""
+        ...
+
+    # Documents
+    def document(self, collection: str, document_id: str) -> Document:
+        """One searchable document."""
+        ...
+
+    def documents(
+        self, collection: str, *, after: str | None = None, limit: int = 100
+    ) -> tuple[Document, ...]:
+        """Searchable documents by id, with ids above `after`."""
+        ...
+
+    def document_text(self, collection: str, document_id: str) -> str:
+        """The text that offsets point into."""
+        ...
+
+    def delete_document(self, collection: str, document_id: str) -> None:
+        """Remove a document and cancel its unfinished work; gone when this returns."""
+        ...
+
+    # Search
+    def reader(self, collection: str) -> AbstractContextManager[Reader]:
+        """Open a consistent view; keep it short."""
+        ...
+
+
+class Embedder(Protocol):
+    """Text to unit vectors. Deterministic: a text's vector depends on nothing but the text."""
+
+    @property
+    def id(self) -> str:
+        """Names weights and processing; two embedders with the same id agree on vectors."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens beyond this are cut off."""
+        ...
+
+    def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
+        """(len(texts), dim) float32, unit rows. Urgent work (a query) goes before bulk work.
+
+        Raises `EmbedderError` when the embedder fails or its queue is full.
+        """
+        ...
+
+    def n_tokens(self, text: str) -> int:
+        """Tokens of the text, special ones not counted (an estimate where the model is remote)."""
+        ...
+
+    def familiarity(self, text: str) -> float:
+        """0..1: how well the model knows this text's language; 1.0 when it can't tell."""
+        ...
+
+    def ping(self) -> None:
+        """Return when the embedder can embed."""
+        ...
+
+    def close(self) -> None:
+        """Release threads and memory."""
+        ...
+
+
+class Cache(Protocol):
+    """A key-value store that may lose anything at any moment; never raises on get or set."""
+
+    def get(self, key: str) -> bytes | None:
+        """The value, or None: absent, expired or unreachable."""
+        ...
+
+    def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
+        """Keep the value for at most `ttl_seconds`, if possible."""
+        ...
+
+    def ping(self) -> None:
+        """Return when reachable, raise `CacheError` when not (has its own short deadline)."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class Generator(Protocol):
+    """Writes an answer from passages, citing them as [1]..[n] in the order given."""
+
+    @property
+    def id(self) -> str:
+        """Names the model and the prompt; part of cache keys and of the answer."""
+        ...
+
+    def generate(self, question: str, passages: Sequence[Hit]) -> str:
+        """The whole answer text with [n] markers; raises `GeneratorError`."""
+        ...
+
+    def stream(self, question: str, passages: Sequence[Hit]) -> Iterator[str]:
+        """The answer text in pieces; raises `GeneratorError`, also after some pieces."""
+        ...
+
+    def ping(self) -> None:
+        """Return when reachable, raise `GeneratorError` when not (short deadline)."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class Parser(Protocol):
+    """Bytes to text with structure."""
+
+    def parse(self, content: bytes, filename: str, media_type: str) -> ParsedDocument:
+        """Raise `DocumentError` when the bytes can't become text; bounded in time and memory."""
+        ...
+
+    def close(self) -> None:
+        """End child processes."""
+        ...

@@ -1,0 +1,1 @@
+"""Use cases: ingest, retrieve, answer, readiness."""

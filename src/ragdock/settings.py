@@ -1,0 +1,225 @@
+"""The only reader of the environment.
+
+`Settings.load()` reads the process environment and `.env`; everything else takes a `Settings`.
+The fixed names (`ENVIRONMENT`, `REDIS_HOST`, `REDIS_PORT`, `PORT`, `USER_ID`) come without prefix,
+all others as `RAG_<FIELD>`. Wrong values raise `ConfigurationError`, which names the variable,
+quotes the value (never a secret's) and says what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ragdock.errors import ConfigurationError
+
+__all__ = ["Settings", "cpu_quota"]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
+
+
+def _env(name: str, default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, validation_alias=AliasChoices(name), description=description, **limits)
+
+
+class Settings(BaseSettings):
+    """All settings, frozen; the field's description is its line in the README's table."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_file=".env", env_ignore_empty=True, case_sensitive=True
+    )
+
+    environment: Literal["development", "staging", "production"] = _env(
+        "ENVIRONMENT", "development", "Shown by /health and in logs; decides the log format."
+    )
+    host: str = _env("RAG_HOST", "127.0.0.1", "Address to listen on (the image sets 0.0.0.0).")
+    port: int = _env("PORT", 8000, "Port to listen on.", ge=0, le=65535)
+    workers: int = _env("RAG_WORKERS", 1, "Server processes.", ge=1, le=64)
+    data_dir: Path = _env("RAG_DATA_DIR", Path("data"), "Where the store lives.")
+    model_dir: Path = _env(
+        "RAG_MODEL_DIR", Path("models"), "Where `ragdock model build` puts the model."
+    )
+    samples: bool = _env(
+        "RAG_SAMPLES", False, "Ingest the sample corpus when the store is new (`make serve` does)."
+    )
+
+    redis_host: str | None = _env(
+        "REDIS_HOST", None, "Redis for the cache; without it, in process."
+    )
+    redis_port: int = _env("REDIS_PORT", 6379, "Redis's port.", ge=1, le=65535)
+    redis_password: SecretStr | None = _env(
+        "REDIS_PASSWORD", None, "Redis's password, if it has one."
+    )
+    redis_db: int = _env("REDIS_DB", 0, "Redis's database number.", ge=0, le=1023)
+    redis_timeout_seconds: Seconds = _env(
+        "RAG_REDIS_TIMEOUT_SECONDS", 0.25, "Longest wait for Redis before going on without it."
+    )
+    cache_ttl_seconds: int = _env(
+        "RAG_CACHE_TTL_SECONDS",
+        3600,
+        "How long cached answers live; 0 turns the cache off.",
+        ge=0,
+        le=2_592_000,
+    )
+    cache_memory_mb: int = _env(
+        "RAG_CACHE_MEMORY_MB", 32, "In-process cache, per server process.", ge=0, le=65536
+    )
+
+    embedder: Literal["minilm", "openai"] = _env(
+        "RAG_EMBEDDER", "minilm", "`minilm` (local) or `openai` (any OpenAI-compatible endpoint)."
+    )
+    embed_base_url: str | None = _env(
+        "RAG_EMBED_BASE_URL",
+        None,
+        "Base URL of the embeddings endpoint, e.g. http://ollama:11434/v1.",
+    )
+    embed_api_key: SecretStr | None = _env("RAG_EMBED_API_KEY", None, "Its key, if it wants one.")
+    embed_model: str | None = _env("RAG_EMBED_MODEL", None, "Its model name.")
+    embed_dim: int | None = _env(
+        "RAG_EMBED_DIM", None, "Length of its vectors; asked for once when unset.", ge=1, le=8192
+    )
+    embed_timeout_seconds: Seconds = _env(
+        "RAG_EMBED_TIMEOUT_SECONDS", 30.0, "Deadline of one call."
+    )
+    threads: int | None = _env(
+        "RAG_THREADS", None, "Embedding threads; the CPU quota when unset.", ge=1, le=256
+    )
+
+    llm_base_url: str | None = _env(
+        "RAG_LLM_BASE_URL", None, "OpenAI-compatible chat endpoint; extractive answers when unset."
+    )
+    llm_api_key: SecretStr | None = _env("RAG_LLM_API_KEY", None, "Its key, if it wants one.")
+    llm_model: str | None = _env("RAG_LLM_MODEL", None, "Its model name.")
+    llm_timeout_seconds: Seconds = _env(
+        "RAG_LLM_TIMEOUT_SECONDS", 30.0, "Deadline of one answer; then the extractive answer."
+    )
+    llm_max_tokens: int = _env("RAG_LLM_MAX_TOKENS", 512, "Longest answer.", ge=16, le=32768)
+    llm_concurrency: int = _env("RAG_LLM_CONCURRENCY", 8, "LLM calls at once.", ge=1, le=1024)
+
+    chunk_tokens: int = _env("RAG_CHUNK_TOKENS", 200, "Longest passage, in tokens.", ge=32, le=2048)
+    top_k: int = _env("RAG_TOP_K", 8, "Passages when the request names no number.", ge=1, le=100)
+    candidates: int = _env(
+        "RAG_CANDIDATES", 100, "Passages each side hands to fusion.", ge=10, le=1000
+    )
+    fusion: Literal["auto", "convex", "rrf"] = _env(
+        "RAG_FUSION", "auto", "`auto`: calibrated convex for MiniLM, min-max convex for others."
+    )
+    min_score: Fraction = _env(
+        "RAG_MIN_SCORE", 0.38, 'Below this top cosine the answer is "I don\'t know".'
+    )
+
+    max_upload_mb: int = _env("RAG_MAX_UPLOAD_MB", 50, "Largest file.", ge=1, le=2048)
+    max_request_mb: int = _env("RAG_MAX_REQUEST_MB", 100, "Largest request body.", ge=1, le=4096)
+    max_files: int = _env("RAG_MAX_FILES", 100, "Files in one request.", ge=1, le=10_000)
+    max_question_chars: int = _env(
+        "RAG_MAX_QUESTION_CHARS", 2000, "Longest question or query.", ge=16, le=100_000
+    )
+    max_queue: int = _env(
+        "RAG_MAX_QUEUE", 10_000, "Unfinished documents before uploads get 503.", ge=1, le=10_000_000
+    )
+    max_concurrency: int = _env(
+        "RAG_MAX_CONCURRENCY", 32, "Requests worked on at once.", ge=1, le=1024
+    )
+    max_waiting: int = _env(
+        "RAG_MAX_WAITING", 256, "Requests waiting for that; more get 503.", ge=0, le=65536
+    )
+    parse_timeout_seconds: Seconds = _env(
+        "RAG_PARSE_TIMEOUT_SECONDS", 120.0, "Longest parse of one file."
+    )
+    parse_memory_mb: int = _env(
+        "RAG_PARSE_MEMORY_MB", 1024, "Memory of the parser process.", ge=128, le=65536
+    )
+    wait_timeout_seconds: Seconds = _env("RAG_WAIT_TIMEOUT_SECONDS", 60.0, "Longest `?wait=true`.")
+    shutdown_seconds: Seconds = _env(
+        "RAG_SHUTDOWN_SECONDS",
+        8.0,
+        "Time for running requests when stopping; below the grace period.",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = _env(
+        "RAG_LOG_LEVEL", "info", "Least severe line logged."
+    )
+    log_format: Literal["auto", "json", "text"] = _env(
+        "RAG_LOG_FORMAT", "auto", "`auto`: text on a terminal, else JSON."
+    )
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the environment and `.env`; overrides win. Raises `ConfigurationError`."""
+        try:
+            return cls(**{_alias(cls, name): value for name, value in overrides.items()})
+        except ValidationError as exc:
+            raise ConfigurationError(_explain(cls, exc)) from None
+
+    @field_validator("redis_port", mode="before")
+    @classmethod
+    def _kubernetes_link(cls, value: Any) -> Any:
+        # A Kubernetes Service named `redis` injects REDIS_PORT=tcp://10.0.0.1:6379 into every pod.
+        if isinstance(value, str) and value.startswith("tcp://"):
+            return value.rsplit(":", 1)[-1]
+        return value
+
+    @field_validator("environment", "log_level", "log_format", "embedder", "fusion", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("embed_base_url", "llm_base_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/") if value else None
+
+
+def _alias(cls: type[Settings], name: str) -> str:
+    alias = cls.model_fields[name].validation_alias
+    assert isinstance(alias, AliasChoices)
+    return str(alias.choices[0])
+
+
+def _explain(cls: type[Settings], exc: ValidationError) -> str:
+    lines = []
+    for error in exc.errors():
+        variable = str(error["loc"][0])
+        secret = any(word in variable for word in ("KEY", "PASSWORD", "SECRET", "TOKEN"))
+        value = "(hidden)" if secret else repr(error.get("input"))
+        help_text = next(
+            (f.description for n, f in cls.model_fields.items() if _alias(cls, n) == variable), ""
+        )
+        lines.append(f"{variable}={value}: {error['msg']}. {help_text}".rstrip())
+    return "\n".join(lines)
+
+
+def cpu_quota() -> int:
+    """Whole CPUs this process may use: affinity, cut by the cgroup's quota (v1 or v2)."""
+    available = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    for quota in (_quota_v2(), _quota_v1()):
+        if quota is not None:
+            return max(1, min(available, round(quota)))
+    return max(1, available)
+
+
+def _quota_v2() -> float | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1() -> float | None:
+    root = Path("/sys/fs/cgroup/cpu")
+    try:
+        quota = int((root / "cpu.cfs_quota_us").read_text(encoding="ascii"))
+        period = int((root / "cpu.cfs_period_us").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return None if quota <= 0 else quota / period
