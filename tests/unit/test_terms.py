@@ -25,6 +25,8 @@ from ragdock.core.terms import index_text, overlap_terms, query_terms
         ("ไทย", " ไท ทย "),
         ("ﬁne ｆｕｌｌ", "fine full"),
         ("co\u00adoperate", "cooperate"),
+        ("الْكِتَاب", "الكتاب"),
+        ("हिन्दी", "हिन्दी"),
         ("", ""),
     ],
 )

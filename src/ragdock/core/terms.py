@@ -37,8 +37,11 @@ _UNSPACED: Final = re.compile(f"[{_UNSPACED_CLASS}]+")
 _TOKEN: Final = re.compile(
     f"(?P<run>[{_UNSPACED_CLASS}]+)|(?P<word>(?:[^\\W_{_UNSPACED_CLASS}]|[{_MARK_CLASS}])+)"
 )
-# Hyphenation hints and byte-order marks sit inside words that PDF and HTML text is full of.
-_INVISIBLE: Final = re.compile("[\u00ad\u2060\ufeff]")
+# Soft hyphens and joiners of PDF and HTML text sit inside words; Arabic vowel marks, the Arabic
+# stretching stroke and Hebrew points are optional spelling that questions leave out.
+_INVISIBLE: Final = re.compile(
+    "[\u00ad\u2060\ufeff\u0640\u064b-\u0652\u0670\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]"
+)
 _STRIPPED_MARKS: Final = re.compile("[\u0300-\u036f]")
 
 _STOP_WORDS: Final = (
@@ -60,6 +63,8 @@ def index_text(text: str) -> str:
 
     NFKC turns ligatures and full-width letters into what people type; a run of one character stays
     one term. ASCII text comes back as it is, at no cost. Only for the index: offsets are lost.
+    An index that splits words at marks (FTS5 does, unless its `categories` hold `Mn Mc`) tears
+    Hindi and Thai words apart.
     """
     if text.isascii():
         return text
@@ -102,7 +107,7 @@ def overlap_terms(text: str) -> tuple[str, ...]:
 def _fold(text: str) -> str:
     if text.isascii():
         return text
-    return unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
 
 
 def _tokens(text: str) -> list[str]:
