@@ -14,7 +14,7 @@ from typing import Any, Final
 import apsw
 import numpy as np
 
-from ragdock.adapters.stores.sqlite.connections import Database
+from ragdock.adapters.stores.sqlite.connections import Database, fetch
 from ragdock.adapters.stores.sqlite.dense import DenseIndex, Ranges, quantise
 from ragdock.adapters.stores.sqlite.lexical import LexicalIndex
 from ragdock.adapters.stores.sqlite.migrations import COLLECTION
@@ -50,9 +50,16 @@ class CollectionFile:
     """Reads and writes one collection; knows nothing of the ledger but its job numbers."""
 
     def __init__(
-        self, path: Path, *, name: str, id: str, fingerprint: str, dim: int, created_at: float
+        self,
+        path: Path,
+        *,
+        name: str,
+        collection_id: str,
+        fingerprint: str,
+        dim: int,
+        created_at: float,
     ) -> None:
-        self._name, self._id, self._fingerprint = name, id, fingerprint
+        self._name, self._id, self._fingerprint = name, collection_id, fingerprint
         self._created_at = created_at
         self._database = Database(path, COLLECTION, cache_mb=16)
         self._dense = DenseIndex(dim, path.with_suffix(".shared"))
@@ -156,7 +163,7 @@ class CollectionFile:
     def document(self, document_id: str) -> Document:
         """One searchable document."""
         rows = self._database.query(
-            f"SELECT {_DOCUMENT} FROM documents d WHERE d.id = ?",  # noqa: S608
+            f"SELECT {_DOCUMENT} FROM documents d WHERE d.id = ?",
             (document_id,),
         )
         if not rows:
@@ -166,7 +173,7 @@ class CollectionFile:
     def documents(self, after: str | None, limit: int) -> tuple[Document, ...]:
         """Searchable documents by id."""
         rows = self._database.query(
-            f"SELECT {_DOCUMENT} FROM documents d WHERE d.id > ? ORDER BY d.id LIMIT ?",  # noqa: S608
+            f"SELECT {_DOCUMENT} FROM documents d WHERE d.id > ? ORDER BY d.id LIMIT ?",
             (after or "", limit),
         )
         return tuple(map(self._document, rows))
@@ -185,7 +192,7 @@ class CollectionFile:
     def reader(self) -> Iterator[CollectionReader]:
         """A consistent view."""
         with self._database.read() as connection:
-            info = self._info(connection.execute(_STATE).fetchall()[0])
+            info = self._info(fetch(connection, _STATE)[0])
             yield CollectionReader(self, connection, info)
 
     def _document(self, row: tuple[Any, ...]) -> Document:
@@ -215,11 +222,12 @@ class CollectionFile:
         ranges = self._ranges.get(key)
         if ranges is None:
             condition, bindings = where_documents(where)
-            rows = connection.execute(
-                "SELECT d.first_chunk, d.last_chunk FROM documents d "  # noqa: S608 (bound)
+            rows = fetch(
+                connection,
+                "SELECT d.first_chunk, d.last_chunk FROM documents d "
                 f"WHERE d.last_chunk >= d.first_chunk AND {condition} ORDER BY d.first_chunk",
                 bindings,
-            ).fetchall()
+            )
             ranges = np.array(rows, np.int64).reshape(len(rows), 2)
             self._ranges[key] = ranges
             while len(self._ranges) > MAX_REMEMBERED_FILTERS:
@@ -265,12 +273,13 @@ class CollectionReader:
 
     def hits(self, chunk_ids: Sequence[int]) -> dict[int, Hit]:
         """The passages by chunk id."""
-        rows = self._connection.execute(
+        rows = fetch(
+            self._connection,
             'SELECT c.id, d.id, d.filename, d.title, c.page, c.start, c."end", c.text, c.context, '
             "d.metadata FROM chunks c JOIN documents d ON d.n = c.document "
             "WHERE c.id IN (SELECT value FROM json_each(?))",
             (json.dumps(list(chunk_ids)),),
-        ).fetchall()
+        )
         return {
             row[0]: Hit(
                 chunk_id=row[0],
@@ -303,30 +312,27 @@ def _no_document(document_id: str, collection: str) -> NotFoundError:
 
 
 def _version(connection: apsw.Connection, document_id: str) -> int:
-    rows = connection.execute(
-        "SELECT version FROM documents WHERE id = ?", (document_id,)
-    ).fetchall()
+    rows = fetch(connection, "SELECT version FROM documents WHERE id = ?", (document_id,))
     return int(rows[0][0]) if rows else 0
 
 
 def _latest_version(connection: apsw.Connection, document_id: str) -> int:
-    rows = connection.execute(
+    rows = fetch(
+        connection,
         "SELECT max(version) FROM (SELECT version FROM documents WHERE id = ? "
         "UNION ALL SELECT version FROM tombstones WHERE document_id = ?)",
         (document_id, document_id),
-    ).fetchall()
+    )
     return int(rows[0][0] or 0)
 
 
 def _next_generation(connection: apsw.Connection) -> int:
-    rows = connection.execute(
-        "UPDATE state SET generation = generation + 1 RETURNING generation"
-    ).fetchall()
+    rows = fetch(connection, "UPDATE state SET generation = generation + 1 RETURNING generation")
     return int(rows[0][0])
 
 
 def _next_chunk(connection: apsw.Connection) -> int:
-    rows = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'chunks'").fetchall()
+    rows = fetch(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'chunks'")
     return int(rows[0][0]) + 1 if rows else 1
 
 
@@ -364,10 +370,11 @@ def _insert_document(
 
 def _remove(connection: apsw.Connection, document_id: str, generation: int) -> float | None:
     """Delete a document's rows; its creation time, or None when there was none."""
-    rows = connection.execute(
+    rows = fetch(
+        connection,
         "DELETE FROM documents WHERE id = ? RETURNING n, first_chunk, last_chunk, created_at",
         (document_id,),
-    ).fetchall()
+    )
     if not rows:
         return None
     n, first, last, created_at = rows[0]
@@ -380,7 +387,7 @@ def _remove(connection: apsw.Connection, document_id: str, generation: int) -> f
         ("vectors16", "chunk"),
     ):
         connection.execute(
-            f"DELETE FROM {table} WHERE {column} BETWEEN ? AND ?",  # noqa: S608
+            f"DELETE FROM {table} WHERE {column} BETWEEN ? AND ?",
             (first, last),
         )
     if last >= first:

@@ -12,11 +12,19 @@ import apsw
 
 from ragdock.errors import ConfigurationError, IntegrityError, StoreError
 
-__all__ = ["Database", "require_safe_sqlite", "translated"]
+__all__ = ["Database", "Migration", "fetch", "require_safe_sqlite", "translated"]
 
 BUSY_TIMEOUT_MS: Final = 15_000
 MAX_IDLE_READERS: Final = 16
 OLDEST_SAFE_SQLITE: Final = (3, 51, 3)
+
+
+def fetch(
+    connection: apsw.Connection, sql: str, bindings: Sequence[Any] | dict[str, Any] = ()
+) -> list[Any]:
+    """All rows of one statement; columns are whatever the statement makes them."""
+    return list(connection.execute(sql, bindings).fetchall())
+
 
 Migration = Callable[[apsw.Connection], None]
 
@@ -87,7 +95,7 @@ class Database:
             "journal_size_limit = 67108864",
             f"query_only = {'on' if read_only else 'off'}",
         ):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
+            fetch(connection, f"PRAGMA {pragma}")
         return connection
 
     def _migrate(self, migrations: Sequence[Migration]) -> None:
@@ -106,7 +114,7 @@ class Database:
 
     @staticmethod
     def _version(connection: apsw.Connection) -> int:
-        return int(connection.execute("PRAGMA user_version").fetchall()[0][0])
+        return int(fetch(connection, "PRAGMA user_version")[0][0])
 
     @contextmanager
     def write(self) -> Iterator[apsw.Connection]:
@@ -143,7 +151,7 @@ class Database:
         with translated():
             connection = self._take()
             try:
-                rows = connection.execute(sql, tuple(bindings)).fetchall()
+                rows = fetch(connection, sql, tuple(bindings))
             except BaseException:
                 connection.close(True)
                 raise

@@ -16,21 +16,23 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from ragdock.adapters.stores.sqlite.connections import fetch
 from ragdock.types import DenseResult, Int8Matrix, ScoredChunk, Vector, Vectors
 
+_cdist: Callable[..., Any] | None
 try:
-    import simsimd
+    from simsimd import cdist as _cdist
 except ImportError:  # pragma: no cover - the wheel lacks some platforms; NumPy is the fallback.
-    simsimd = None
+    _cdist = None
 
 __all__ = ["DenseIndex", "Ranges", "quantise", "scan"]
 
@@ -55,9 +57,9 @@ def quantise(vectors: Vectors) -> tuple[Int8Matrix, NDArray[np.float32]]:
 
 def scan(query: Int8Matrix, rows: Int8Matrix) -> NDArray[np.float32]:
     """Dot products of one int8 query (1, dim) with int8 rows (n, dim): (n,) float32, exact."""
-    if simsimd is not None:
-        dots = simsimd.cdist(query, rows, metric="dot", out_dtype="float32")
-        return np.asarray(dots, dtype=np.float32)[0]
+    if _cdist is not None:
+        dots = _cdist(query, rows, metric="dot", out_dtype="float32")
+        return cast("NDArray[np.float32]", np.asarray(dots, dtype=np.float32)[0])
     return cast("NDArray[np.float32]", rows.astype(np.float32) @ query[0].astype(np.float32))
 
 
@@ -152,13 +154,15 @@ class DenseIndex:
         view = self._view
         if view is _EMPTY:
             view = self._load_shared() or _EMPTY
-        (since,) = connection.execute("SELECT removals_since FROM state").fetchall()[0]
+        (since,) = fetch(connection, "SELECT removals_since FROM state")[0]
         if view.generation < since:
             view = _EMPTY
         blocks = view.blocks
-        removed = connection.execute(
-            "SELECT first_chunk, last_chunk FROM removals WHERE generation > ?", (view.generation,)
-        ).fetchall()
+        removed = fetch(
+            connection,
+            "SELECT first_chunk, last_chunk FROM removals WHERE generation > ?",
+            (view.generation,),
+        )
         for first, last in removed:
             blocks = tuple(block.without(first, last) for block in blocks)
         added = _read_rows(connection, view.last_id, self._dim)
@@ -212,7 +216,7 @@ class DenseIndex:
         return view
 
     @contextlib.contextmanager
-    def _share_lock(self):  # type: ignore[no-untyped-def]
+    def _share_lock(self) -> Iterator[None]:
         self._share_dir.mkdir(parents=True, exist_ok=True)
         with (self._share_dir / "lock").open("w") as file:
             # BlockingIOError is an OSError: another process is writing the same thing.
@@ -248,9 +252,11 @@ class DenseIndex:
 
 
 def _read_rows(connection: apsw.Connection, after: int, dim: int) -> _Block:
-    rows = connection.execute(
-        "SELECT chunk, scale, row FROM vectors8 WHERE chunk > ? ORDER BY chunk", (after,)
-    ).fetchall()
+    rows = fetch(
+        connection,
+        "SELECT chunk, scale, row FROM vectors8 WHERE chunk > ? ORDER BY chunk",
+        (after,),
+    )
     ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
     scales = np.fromiter((row[1] for row in rows), np.float32, len(rows))
     matrix = np.frombuffer(b"".join(row[2] for row in rows), np.int8).reshape(len(rows), dim)
@@ -325,10 +331,11 @@ def rescore(
     connection: apsw.Connection, chunk_ids: Sequence[int], vector: Vector
 ) -> list[ScoredChunk]:
     """Cosines from the float16 rows; ids that the transaction doesn't see are left out."""
-    rows = connection.execute(
+    rows = fetch(
+        connection,
         "SELECT chunk, row FROM vectors16 WHERE chunk IN (SELECT value FROM json_each(?))",
         (json.dumps(list(chunk_ids)),),
-    ).fetchall()
+    )
     if not rows:
         return []
     matrix = np.frombuffer(b"".join(row[1] for row in rows), np.float16)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import apsw
 
-from ragdock.adapters.stores.sqlite.connections import Database
+from ragdock.adapters.stores.sqlite.connections import Database, fetch
 from ragdock.adapters.stores.sqlite.owners import Owners
 from ragdock.errors import NotFoundError
 from ragdock.types import Job, JobKind, JobState, Upload
@@ -55,11 +55,12 @@ class Ledger:
         self, connection: apsw.Connection, collection_id: str, upload: Upload, unchanged: bool
     ) -> int:
         metadata = json.dumps(upload.metadata, sort_keys=True)
-        newest = connection.execute(
-            f"SELECT id, kind, sha256, filename, metadata FROM ledger WHERE collection_id = ? "  # noqa: S608
+        newest = fetch(
+            connection,
+            f"SELECT id, kind, sha256, filename, metadata FROM ledger WHERE collection_id = ? "
             f"AND document_id = ? AND state IN {_OPEN} ORDER BY id DESC LIMIT 1",
             (collection_id, upload.document_id),
-        ).fetchall()
+        )
         if newest:
             same = (JobKind.INDEX, upload.sha256, upload.filename, metadata)
             if newest[0][1:] == same:
@@ -97,7 +98,7 @@ class Ledger:
     def _trim(connection: apsw.Connection, newest: int) -> None:
         if newest > KEEP_FINISHED and newest % 100 == 0:
             connection.execute(
-                f"DELETE FROM ledger WHERE id < ? AND state NOT IN {_OPEN}",  # noqa: S608
+                f"DELETE FROM ledger WHERE id < ? AND state NOT IN {_OPEN}",
                 (newest - KEEP_FINISHED,),
             )
 
@@ -105,12 +106,13 @@ class Ledger:
         """A row that asks for the document's removal; its unfinished index jobs are cancelled."""
         now = time.time()
         with self._catalogue.write() as connection:
-            open_jobs = connection.execute(
-                f"UPDATE ledger SET state = 'cancelled', outcome = 'deleted', owner = NULL, "  # noqa: S608
+            open_jobs = fetch(
+                connection,
+                f"UPDATE ledger SET state = 'cancelled', outcome = 'deleted', owner = NULL, "
                 f"updated_at = ? WHERE collection_id = ? AND document_id = ? "
                 f"AND kind = 'index' AND state IN {_OPEN} RETURNING id",
                 (now, collection_id, document_id),
-            ).fetchall()
+            )
             for (job_id,) in open_jobs:
                 connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
             connection.execute(
@@ -137,13 +139,14 @@ class Ledger:
         self._owners.hold(owner)
         with self._catalogue.write() as connection:
             self._take_back(connection, now)
-            rows = connection.execute(
-                f"SELECT l.id FROM ledger l WHERE l.state = 'pending' AND l.kind = 'index' "  # noqa: S608
+            rows = fetch(
+                connection,
+                f"SELECT l.id FROM ledger l WHERE l.state = 'pending' AND l.kind = 'index' "
                 f"AND l.not_before <= ? AND NOT EXISTS (SELECT 1 FROM ledger o "
                 f"WHERE o.collection_id = l.collection_id AND o.document_id = l.document_id "
                 f"AND o.id < l.id AND o.state IN {_OPEN}) ORDER BY l.id LIMIT ?",
                 (now, limit),
-            ).fetchall()
+            )
             for (job_id,) in rows:
                 connection.execute(
                     "UPDATE ledger SET state = 'processing', owner = ?, lease_until = ?, "
@@ -167,9 +170,7 @@ class Ledger:
 
     def _take_back(self, connection: apsw.Connection, now: float) -> None:
         """Free what dead or silent owners hold; a job that keeps killing its owner is parked."""
-        owners = connection.execute(
-            "SELECT DISTINCT owner FROM ledger WHERE state = 'processing'"
-        ).fetchall()
+        owners = fetch(connection, "SELECT DISTINCT owner FROM ledger WHERE state = 'processing'")
         dead = [owner for (owner,) in owners if owner and self._owners.is_dead(owner)]
         connection.execute(
             "UPDATE ledger SET state = CASE WHEN attempt >= ? THEN 'failed' ELSE 'pending' END, "
@@ -203,7 +204,7 @@ class Ledger:
         """Mark an open job done and drop its content; a cancelled one stays cancelled."""
         with self._catalogue.write() as connection:
             connection.execute(
-                f"UPDATE ledger SET state = 'done', outcome = ?, owner = NULL, error_code = NULL, "  # noqa: S608
+                f"UPDATE ledger SET state = 'done', outcome = ?, owner = NULL, error_code = NULL, "
                 f"error = NULL, updated_at = ? WHERE id = ? AND state IN {_OPEN}",
                 (outcome, time.time(), job_id),
             )
@@ -285,7 +286,7 @@ class Ledger:
 
     @staticmethod
     def _read_one(connection: apsw.Connection, job_id: int) -> Job:
-        rows = connection.execute(f"SELECT {_COLUMNS} {_FROM} WHERE l.id = ?", (job_id,)).fetchall()
+        rows = fetch(connection, f"SELECT {_COLUMNS} {_FROM} WHERE l.id = ?", (job_id,))
         if not rows:
             raise NotFoundError(f"There is no job {job_id}.", field="path.job_id")
         return _job(rows[0])

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import apsw
 
+from ragdock.adapters.stores.sqlite.connections import fetch
 from ragdock.adapters.stores.sqlite.where import where_documents
 from ragdock.core.filters import Filter
 from ragdock.core.terms import query_terms
@@ -57,7 +58,7 @@ class LexicalIndex:
                 gate = " OR ".join(_quoted(term) for term in rare)
                 expression = f"({gate}) AND ({expression})"
         sql, bindings = _statement(expression, limit, where)
-        rows = connection.execute(sql, bindings).fetchall()
+        rows = fetch(connection, sql, bindings)
         return tuple(ScoredChunk(chunk, -rank) for chunk, rank in rows)
 
     def _rare(
@@ -82,9 +83,7 @@ class LexicalIndex:
                 self._frequencies.clear()
             elif generation == self._generation and term in self._frequencies:
                 return self._frequencies[term]
-        rows = connection.execute(
-            "SELECT count(*) FROM words WHERE words MATCH ?", (_quoted(term),)
-        ).fetchall()
+        rows = fetch(connection, "SELECT count(*) FROM words WHERE words MATCH ?", (_quoted(term),))
         count = int(rows[0][0])
         with self._lock:
             if generation == self._generation:
@@ -102,7 +101,7 @@ def _statement(expression: str, limit: int, where: Filter | None) -> tuple[str, 
         )
     condition, bindings = where_documents(where)
     return (
-        "SELECT w.rowid, w.rank FROM words w JOIN chunks c ON c.id = w.rowid "  # noqa: S608 (bound)
+        "SELECT w.rowid, w.rank FROM words w JOIN chunks c ON c.id = w.rowid "
         "WHERE words MATCH ? AND rank MATCH ? "
         f"AND c.document IN (SELECT d.n FROM documents d WHERE {condition}) "
         "ORDER BY w.rank LIMIT ?",

@@ -157,7 +157,7 @@ class SqliteStore:
         return CollectionFile(
             self._files_directory / f"{collection_id}.db",
             name=name,
-            id=collection_id,
+            collection_id=collection_id,
             fingerprint=fingerprint,
             dim=dim,
             created_at=created_at,

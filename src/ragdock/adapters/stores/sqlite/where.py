@@ -77,7 +77,8 @@ def _value_test(op: str, value: object) -> tuple[str, list[Any]]:
 
 
 def _membership(*, negated: bool, test: str, bindings: list[Any]) -> tuple[str, list[Any]]:
-    sql = f"d.n {'NOT ' if negated else ''}IN (SELECT f.document FROM fields f WHERE f.key = ? AND {test})"  # noqa: E501, S608 (only constants are formatted in)
+    word = "NOT IN" if negated else "IN"
+    sql = f"d.n {word} (SELECT f.document FROM fields f WHERE f.key = ? AND {test})"
     return sql, bindings
 
 
