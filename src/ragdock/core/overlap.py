@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from ragdock.core.terms import overlap_terms
 
 __all__ = ["Idf", "coverage", "similarity"]
+
+
+_MIN_TEXTS: Final = 8
+"""Fewer texts are counted as so many: in a collection of one passage, each of its words would
+else weigh next to nothing beside a word that it lacks."""
 
 
 class Idf:
@@ -30,7 +36,7 @@ class Idf:
         for text in texts:
             frequency.update(set(overlap_terms(text)))
             n_texts += 1
-        return cls(frequency, n_texts)
+        return cls(frequency, max(n_texts, _MIN_TEXTS))
 
     def __call__(self, term: str) -> float:
         """The term's weight, above 0."""
