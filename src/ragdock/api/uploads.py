@@ -54,7 +54,9 @@ async def read_multipart(
         async with request.form(
             max_files=settings.max_files, max_fields=16, max_part_size=MAX_FIELD_BYTES
         ) as form:
-            _require_known(form, ("file", "metadata") if document_id else ("file", "metadata", "id"))
+            _require_known(
+                form, ("file", "metadata") if document_id else ("file", "metadata", "id")
+            )
             metadata = _metadata(form)
             wanted_id = document_id or _id(form)
             files = form.getlist("file")
@@ -62,9 +64,7 @@ async def read_multipart(
                 raise _missing_file()
             if wanted_id is not None and len(files) > 1:
                 raise InputError("`id` goes with one file.", field="body.id")
-            return [
-                await _file_upload(file, settings, gate, metadata, wanted_id) for file in files
-            ]
+            return [await _file_upload(file, settings, gate, metadata, wanted_id) for file in files]
     except MultiPartException as exc:
         raise InputError(f"The form can't be read: {exc.message}", field="body") from exc
 
@@ -72,9 +72,7 @@ async def read_multipart(
 def require_one(uploads: Sequence[Upload]) -> None:
     """Exactly one file."""
     if len(uploads) != 1:
-        raise InputError(
-            f"PUT takes exactly one file, not {len(uploads)}.", field="body.file"
-        )
+        raise InputError(f"PUT takes exactly one file, not {len(uploads)}.", field="body.file")
 
 
 def text_upload(
@@ -108,7 +106,9 @@ def text_upload(
     media_type = "text/plain"
     if name is not None:
         media_type = detect_media_type(name, "text/plain", content[:HEAD_BYTES]) or "text/plain"
-    return _upload(name or "text.txt", content, media_type, metadata, document_id, named=name is not None)
+    return _upload(
+        name or "text.txt", content, media_type, metadata, document_id, named=name is not None
+    )
 
 
 async def _file_upload(
@@ -184,7 +184,7 @@ def _metadata(form: FormData) -> Metadata:
         value = None
     if not isinstance(value, dict):
         raise InputError(
-            "metadata is not a JSON object, such as {\"year\": 2026}.", field="body.metadata"
+            'metadata is not a JSON object, such as {"year": 2026}.', field="body.metadata"
         )
     return _validated(_METADATA, value, "metadata")
 

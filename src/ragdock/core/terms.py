@@ -13,7 +13,7 @@ from typing import Final
 
 from ragdock.core.stemming import stem
 
-__all__ = ["STOP_WORDS", "index_text", "overlap_terms", "query_terms"]
+__all__ = ["STOP_WORDS", "index_text", "is_unspaced", "overlap_terms", "query_terms"]
 
 _UNSPACED_CLASS: Final = (
     "\u0e00-\u0e7f\u0e80-\u0eff"  # Thai, Lao
@@ -102,6 +102,12 @@ def overlap_terms(text: str) -> tuple[str, ...]:
     decomposed = unicodedata.normalize("NFKD", _fold(text).lower())
     plain = unicodedata.normalize("NFC", _STRIPPED_MARKS.sub("", decomposed))
     return tuple(stem(token) for token in _tokens(plain) if token not in STOP_WORDS)
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether most letters of the text belong to scripts that are cut into bigrams."""
+    n_unspaced = sum(len(run) for run in _UNSPACED.findall(text))
+    return 2 * n_unspaced > sum(map(str.isalpha, text)) > 0
 
 
 def _fold(text: str) -> str:

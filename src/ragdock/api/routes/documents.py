@@ -124,9 +124,7 @@ async def replace_document(
     """Make this the document's content; the former version serves until the new one is whole."""
     content_type = request.headers.get("content-type", "")
     if content_type.startswith("multipart/form-data"):
-        uploads = await read_multipart(
-            request, services.settings, gate, document_id=document_id
-        )
+        uploads = await read_multipart(request, services.settings, gate, document_id=document_id)
         require_one(uploads)
     else:
         body = await read_json(request, TextReplacement)
@@ -182,9 +180,7 @@ async def get_text(
 ) -> Response:
     """The text that the offsets of hits and citations point into (in code points)."""
     text = await gate.run(services.store.document_text, collection, document_id)
-    return Response(
-        text.encode("utf-8", "replace"), media_type="text/plain; charset=utf-8"
-    )
+    return Response(text.encode("utf-8", "replace"), media_type="text/plain; charset=utf-8")
 
 
 @router.delete("/{document_id}", status_code=204, responses=problem_responses(404, 422, 503))
@@ -204,9 +200,7 @@ async def _accept(
 ) -> Response:
     jobs = await gate.run(services.ingester.submit, collection, uploads)
     if wait:
-        jobs = await gate.run(
-            services.ingester.wait, jobs, services.settings.wait_timeout_seconds
-        )
+        jobs = await gate.run(services.ingester.wait, jobs, services.settings.wait_timeout_seconds)
     failed = [job for job in jobs if job.state is JobState.FAILED]
     if failed and len(failed) == len(jobs):
         return _all_failed(failed)
@@ -217,9 +211,7 @@ async def _accept(
 
 def _all_failed(jobs: Sequence[Job]) -> Response:
     errors = [{"field": job.filename, "message": job.error or ""} for job in jobs]
-    return problem(
-        422, jobs[0].error_code or "unreadable", jobs[0].error or "", errors=errors
-    )
+    return problem(422, jobs[0].error_code or "unreadable", jobs[0].error or "", errors=errors)
 
 
 def _require_distinct(uploads: Sequence[Upload], services: Services) -> None:

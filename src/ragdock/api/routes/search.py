@@ -16,7 +16,8 @@ from ragdock.api.schemas import AskAnswer, AskRequest, SearchRequest, SearchResu
 from ragdock.core.filters import parse_filter
 from ragdock.core.keys import normalised
 from ragdock.errors import InputError, RagdockError
-from ragdock.services.answer import Delta, Final as Whole, Reset
+from ragdock.services.answer import Delta, Reset
+from ragdock.services.answer import Final as Whole
 from ragdock.services.retrieve import Query
 from ragdock.settings import Settings
 
@@ -47,9 +48,7 @@ async def search(
         mode=body.mode,
         where=parse_filter(body.filters, field="body.filters"),
     )
-    value, cache = await gate.run(
-        services.retriever.search, query, bypass=wants_fresh(request)
-    )
+    value, cache = await gate.run(services.retriever.search, query, bypass=wants_fresh(request))
     head = {"query": body.query, "collection": body.collection, "mode": body.mode}
     return _response(head, value, cache, start)
 
