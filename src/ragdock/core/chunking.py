@@ -49,12 +49,12 @@ _CUT_BLOCK: Final = 0.0
 _CUT_LINE: Final = 0.1
 _CUT_BLANK_LINE: Final = 0.03
 _CUT_LEAD_IN: Final = 0.2
-_CUT_SENTENCE: Final = 0.3
-_CUT_PIECE: Final = 0.6
+_CUT_SENTENCE: Final = 0.5
+_CUT_PIECE: Final = 0.8
 _CUT_BELOW_HEADING: Final = 1.5
 
 _PACKED_SECTIONS_FILL: Final = 0.6  # Passages of several small sections stay below this.
-_TINY_FRACTION: Final = 16  # Neighbours in a block below max_tokens / 16 together are one unit.
+_TINY_FRACTION: Final = 16  # Neighbours below max_tokens / 16 together are one unit.
 _RUN_UNITS: Final = 2000  # Longer runs are cut at the next block, which bounds memory.
 _LONG_SPAN: Final = 10_000  # Characters; longer sentences are cut before they are counted.
 
@@ -71,6 +71,14 @@ class _Unit:
     context_tokens: int
     heading: bool = False
     opens_section: bool = False
+
+    def absorbs(self, other: _Unit, limit: int) -> bool:
+        """Whether both are so small that no cut between them is worth considering."""
+        return (
+            self.n_tokens + other.n_tokens <= limit
+            and not (self.heading or other.heading)
+            and self.context == other.context
+        )
 
 
 @dataclass(slots=True)
@@ -168,16 +176,23 @@ class _Chunker:
         yield start, end
 
     def _append(self, run: _Run, block: Block, start: int, end: int) -> None:
+        tiny = self.max_tokens // _TINY_FRACTION
         before = run.units[-1] if run.units else None
-        heading = block.kind is BlockKind.HEADING
-        for unit in self._units(block, start, end):
-            if before is not None:
+        opens = True
+        for a, b, n_tokens, cut in self._pieces(block, start, end):
+            unit = _Unit(a, b, n_tokens, cut, *self._context(block, a))
+            unit.heading = block.kind is BlockKind.HEADING
+            if before is not None and opens:
                 unit.cut = self._cut_between(before)
-                unit.opens_section = heading and not before.heading
-                before = None
-            unit.heading = heading
+                unit.opens_section = unit.heading and not before.heading
+            opens = False
+            if before is not None and before.absorbs(unit, tiny):
+                before.end = b
+                before.n_tokens += n_tokens
+                continue
             run.units.append(unit)
-            run.has_body |= not heading
+            before = unit
+            run.has_body |= not unit.heading
 
     def _cut_between(self, before: _Unit) -> float:
         if before.heading:
@@ -185,21 +200,6 @@ class _Chunker:
         return _CUT_LEAD_IN if self.text[before.end - 1] in ":：" else _CUT_BLOCK
 
     # Units of a block
-
-    def _units(self, block: Block, start: int, end: int) -> Iterator[_Unit]:
-        tiny = self.max_tokens // _TINY_FRACTION
-        pending: _Unit | None = None
-        for span_start, span_end, n_tokens, cut in self._pieces(block, start, end):
-            if pending and pending.n_tokens + n_tokens <= tiny:
-                pending.end = span_end
-                pending.n_tokens += n_tokens
-                continue
-            if pending:
-                yield pending
-            context, context_tokens = self._context(block, span_start)
-            pending = _Unit(span_start, span_end, n_tokens, cut, context, context_tokens)
-        if pending:
-            yield pending
 
     def _pieces(self, block: Block, start: int, end: int) -> Iterator[tuple[int, int, int, float]]:
         """(start, end, tokens, cost of a cut before): sentences or lines, long ones divided."""
@@ -210,7 +210,9 @@ class _Chunker:
             cut = self._cut_within(block.kind, text, last_end, a)
             last_end = b
             limit = self.max_tokens - self._context(block, start + a)[1]
-            for number, (c, d, n_tokens) in enumerate(self._divide(start + a, start + b, limit)):
+            part_limit = self.max_tokens - self._context(block, end)[1]
+            parts = self._divide(start + a, start + b, limit, part_limit)
+            for number, (c, d, n_tokens) in enumerate(parts):
                 yield c, d, n_tokens, (cut if number == 0 else _CUT_PIECE)
 
     @staticmethod
@@ -221,8 +223,10 @@ class _Chunker:
             return _CUT_LINE if "\n" in text[end:start] else _CUT_SENTENCE
         return _CUT_BLANK_LINE if text.count("\n", end, start) > 1 else _CUT_LINE
 
-    def _divide(self, start: int, end: int, limit: int) -> Iterator[tuple[int, int, int]]:
-        """Parts of `text[start:end]` with at most `limit` tokens, of about the same length."""
+    def _divide(
+        self, start: int, end: int, limit: int, part_limit: int
+    ) -> Iterator[tuple[int, int, int]]:
+        """The span and its tokens if within the limit, else parts of about the same length."""
         stack = [(start, end)]
         while stack:
             a, b = stack.pop()
@@ -237,6 +241,7 @@ class _Chunker:
                     continue
                 # A little more than needed: parts differ in how dense their tokens are.
                 n_parts = min(length, max(2, -(-n_tokens * 21 // (limit * 20))))
+            limit = part_limit
             stack.extend(reversed(_divide_evenly(self.text, a, b, n_parts)))
 
     # Contexts
@@ -293,7 +298,7 @@ class _Chunker:
                 break
             first = self._first_unit(units, sums, cut)
             room = self.max_tokens - units[first].context_tokens
-            if sums[end] - sums[first] > room:
+            if cut == end - 1 and sums[end] - sums[first] > room:
                 first = cut
                 room = self.max_tokens - units[first].context_tokens
             n_tokens = sums[end] - sums[first]
