@@ -26,7 +26,7 @@ from ragdock.types import (
     Vectors,
 )
 
-__all__ = ["Cache", "Embedder", "Generator", "Parser", "Reader", "Store"]
+__all__ = ["Cache", "Embedder", "Generator", "Metrics", "Parser", "Reader", "Store"]
 
 
 class Reader(Protocol):
@@ -268,4 +268,24 @@ class Parser(Protocol):
 
     def close(self) -> None:
         """End child processes."""
+        ...
+
+
+class Metrics(Protocol):
+    """Numbers for an operator; names and labels are those of the adapters' table."""
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        ...
+
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
+        """Record a duration."""
+        ...
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Set a current value."""
+        ...
+
+    def render(self) -> bytes:
+        """All of them, as an exposition text."""
         ...

@@ -156,6 +156,16 @@ class Settings(BaseSettings):
         except ValidationError as exc:
             raise ConfigurationError(_explain(cls, exc)) from None
 
+    def as_environment(self) -> dict[str, str]:
+        """The settings as environment variables, secrets included, for child processes."""
+        found: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is not None:
+                plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+                found[_alias(type(self), name)] = str(plain)
+        return found
+
     @field_validator("redis_port", mode="before")
     @classmethod
     def _kubernetes_link(cls, value: Any) -> Any:

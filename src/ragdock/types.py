@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    # Parser children need the nouns and not NumPy, which costs them 100 ms and 25 MB each.
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "Answer",
@@ -43,11 +45,11 @@ __all__ = [
 MetadataValue: TypeAlias = str | int | float | bool | list[str]
 Metadata: TypeAlias = dict[str, MetadataValue]
 
-Vector: TypeAlias = NDArray[np.float32]
+Vector: TypeAlias = "NDArray[np.float32]"
 """Shape (dim,), float32, unit norm."""
-Vectors: TypeAlias = NDArray[np.float32]
+Vectors: TypeAlias = "NDArray[np.float32]"
 """Shape (n, dim), float32, rows of unit norm."""
-Int8Matrix: TypeAlias = NDArray[np.int8]
+Int8Matrix: TypeAlias = "NDArray[np.int8]"
 """Shape (n, dim), int8: a unit row times 127 / max(abs(row)), rounded."""
 
 SearchMode: TypeAlias = Literal["hybrid", "lexical", "dense"]

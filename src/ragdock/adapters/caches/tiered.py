@@ -1,0 +1,42 @@
+"""Two caches, the near one first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ragdock.ports import Cache
+
+__all__ = ["TieredCache"]
+
+NEAR_TTL_SECONDS: Final = 300
+
+
+class TieredCache:
+    """`Cache` that asks `near`, then `far`, and keeps near what it found far."""
+
+    def __init__(self, near: Cache, far: Cache) -> None:
+        self._near = near
+        self._far = far
+
+    def get(self, key: str) -> bytes | None:
+        """The value from the nearest that has it."""
+        value = self._near.get(key)
+        if value is None:
+            value = self._far.get(key)
+            if value is not None:
+                self._near.set(key, value, NEAR_TTL_SECONDS)
+        return value
+
+    def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
+        """Keep it in both."""
+        self._near.set(key, value, min(ttl_seconds, NEAR_TTL_SECONDS))
+        self._far.set(key, value, ttl_seconds)
+
+    def ping(self) -> None:
+        """As reachable as the far one."""
+        self._far.ping()
+
+    def close(self) -> None:
+        """Close both."""
+        self._near.close()
+        self._far.close()

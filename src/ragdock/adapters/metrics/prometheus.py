@@ -1,0 +1,159 @@
+"""Metrics for Prometheus, right with one server process and with several."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+from ragdock import __version__
+
+__all__ = ["METRICS", "PrometheusMetrics"]
+
+_FAST: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SLOW: Final = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+# short name -> (kind, exposed name, help, labels, buckets)
+METRICS: Final[dict[str, tuple[str, str, str, tuple[str, ...], tuple[float, ...]]]] = {
+    "requests": (
+        "histogram",
+        "rag_request_seconds",
+        "Time to answer a request, by route, method and status.",
+        ("route", "method", "status"),
+        _FAST,
+    ),
+    "in_flight": ("gauge", "rag_requests_in_flight", "Requests being worked on.", (), ()),
+    "refused": (
+        "counter",
+        "rag_refused_total",
+        "Requests refused because a limit was reached, by reason.",
+        ("reason",),
+        (),
+    ),
+    "cache": (
+        "counter",
+        "rag_cache_lookups_total",
+        "Cache look-ups by kind (answer, search, embedding) and result (hit, miss).",
+        ("kind", "result"),
+        (),
+    ),
+    "cache_errors": ("counter", "rag_cache_errors_total", "Failed calls of the cache.", (), ()),
+    "ingested": (
+        "counter",
+        "rag_ingest_documents_total",
+        "Documents finished, by outcome (indexed, unchanged, superseded, failed, retried).",
+        ("outcome",),
+        (),
+    ),
+    "ingested_chunks": ("counter", "rag_ingest_chunks_total", "Chunks indexed.", (), ()),
+    "ingest_stage": (
+        "histogram",
+        "rag_ingest_stage_seconds",
+        "Time of a document in a stage (parse, chunk, embed, commit).",
+        ("stage",),
+        _SLOW,
+    ),
+    "queue": (
+        "gauge",
+        "rag_queue_documents",
+        "Documents in the ledger by state (pending, processing, failed).",
+        ("state",),
+        (),
+    ),
+    "stage": (
+        "histogram",
+        "rag_query_stage_seconds",
+        "Time of a query in a stage (embed, lexical, dense, fuse, generate).",
+        ("stage",),
+        _FAST,
+    ),
+    "answers": (
+        "counter",
+        "rag_answers_total",
+        "Answers by generator (extractive, llm) and result (grounded, unknown, fallback).",
+        ("generator", "result"),
+        (),
+    ),
+    "dependency": (
+        "gauge",
+        "rag_dependency_up",
+        "1 when the dependency answered its last check, else 0.",
+        ("dependency",),
+        (),
+    ),
+    "build": (
+        "gauge",
+        "rag_build_info",
+        "Constant 1, labelled with the version.",
+        ("version",),
+        (),
+    ),
+}
+
+
+class PrometheusMetrics:
+    """`Metrics` as Prometheus collectors of one registry."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._collectors = {name: self._make(*spec) for name, spec in METRICS.items()}
+        self.gauge("build", 1, version=__version__)
+
+    def _make(
+        self,
+        kind: str,
+        exposed: str,
+        help_text: str,
+        labels: tuple[str, ...],
+        buckets: tuple[float, ...],
+    ) -> Counter | Gauge | Histogram:
+        if kind == "histogram":
+            return Histogram(exposed, help_text, labels, registry=self._registry, buckets=buckets)
+        if kind == "gauge":
+            if exposed == "rag_requests_in_flight":
+                return Gauge(
+                    exposed, help_text, registry=self._registry, multiprocess_mode="livesum"
+                )
+            return Gauge(
+                exposed,
+                help_text,
+                labels,
+                registry=self._registry,
+                multiprocess_mode="livemostrecent",
+            )
+        return Counter(exposed, help_text, labels, registry=self._registry)
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter (or to a gauge that counts up and down)."""
+        collector = self._collectors[name]
+        assert isinstance(collector, Counter | Gauge)
+        (collector.labels(**labels) if labels else collector).inc(amount)
+
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
+        """Record a duration."""
+        collector = self._collectors[name]
+        assert isinstance(collector, Histogram)
+        (collector.labels(**labels) if labels else collector).observe(seconds)
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        collector = self._collectors[name]
+        assert isinstance(collector, Gauge)
+        (collector.labels(**labels) if labels else collector).set(value)
+
+    def render(self) -> bytes:
+        """The exposition text; of all server processes where there are several."""
+        directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if directory is None:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

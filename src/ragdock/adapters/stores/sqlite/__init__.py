@@ -1,0 +1,5 @@
+"""The embedded store: one catalogue file, one file a collection, nothing beside them."""
+
+from ragdock.adapters.stores.sqlite.store import SqliteStore
+
+__all__ = ["SqliteStore"]

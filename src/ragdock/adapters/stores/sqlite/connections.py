@@ -1,0 +1,187 @@
+"""Connections to one SQLite file: one writer, a pool of readers, foreign errors translated."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from ragdock.errors import ConfigurationError, IntegrityError, StoreError
+
+__all__ = ["Database", "Migration", "fetch", "require_safe_sqlite", "translated"]
+
+BUSY_TIMEOUT_MS: Final = 15_000
+MAX_IDLE_READERS: Final = 16
+OLDEST_SAFE_SQLITE: Final = (3, 51, 3)
+
+
+def fetch(
+    connection: apsw.Connection, sql: str, bindings: Sequence[Any] | dict[str, Any] = ()
+) -> list[Any]:
+    """All rows of one statement; columns are whatever the statement makes them."""
+    return list(connection.execute(sql, bindings).fetchall())
+
+
+Migration = Callable[[apsw.Connection], None]
+
+
+def require_safe_sqlite() -> None:
+    """Refuse a SQLite whose WAL can corrupt when two connections checkpoint at the same instant.
+
+    All versions from 3.7.0 to 3.51.2 have that bug (sqlite.org, release 3.51.3).
+    """
+    version = apsw.sqlite_lib_version()
+    if tuple(int(part) for part in version.split(".")) < OLDEST_SAFE_SQLITE:
+        raise ConfigurationError(
+            f"SQLite {version} can corrupt a WAL database that several processes write; "
+            "install apsw 3.54 or later, which brings its own SQLite."
+        )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn every apsw error into one of ours."""
+    try:
+        yield
+    except (apsw.FullError, apsw.IOError) as exc:
+        full = isinstance(exc, apsw.FullError)
+        raise StoreError(
+            "The store's disk is full; free space and retry."
+            if full
+            else "The store's disk can't be read or written.",
+            retry_after_seconds=30.0 if full else 5.0,
+            code="disk_full" if full else "store_unavailable",
+        ) from exc
+    except (apsw.CorruptError, apsw.NotADBError) as exc:
+        raise IntegrityError("A database file of the store is damaged; restore a backup.") from exc
+    except (apsw.BusyError, apsw.LockedError) as exc:
+        raise StoreError("The store is busy; retry shortly.", retry_after_seconds=1.0) from exc
+    except apsw.Error as exc:
+        raise StoreError("The store failed; the log has the cause.") from exc
+
+
+class Database:
+    """One SQLite file in WAL mode with `synchronous=FULL`.
+
+    Writes are serialised in this process by a lock and between processes by BEGIN IMMEDIATE.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[Migration], *, cache_mb: int = 8) -> None:
+        self.path = path
+        self._cache_kib = cache_mb * 1024
+        self._lock = threading.Lock()
+        self._idle: list[apsw.Connection] = []
+        self._idle_lock = threading.Lock()
+        self._closed = False
+        with translated():
+            self._writer = self._connect(read_only=False)
+            self._migrate(migrations)
+
+    def _connect(self, *, read_only: bool) -> apsw.Connection:
+        connection = apsw.Connection(str(self.path))
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        # One pragma a call: execute() stops at the first statement that returns a row.
+        for pragma in (
+            "journal_mode = wal",
+            "synchronous = full",
+            "foreign_keys = on",
+            "temp_store = memory",
+            "mmap_size = 0",
+            f"cache_size = -{self._cache_kib}",
+            "journal_size_limit = 67108864",
+            f"query_only = {'on' if read_only else 'off'}",
+        ):
+            fetch(connection, f"PRAGMA {pragma}")
+        return connection
+
+    def _migrate(self, migrations: Sequence[Migration]) -> None:
+        if self._version(self._writer) == len(migrations):
+            return
+        with self.write() as connection:
+            version = self._version(connection)
+            if version > len(migrations):
+                raise ConfigurationError(
+                    f"{self.path.name} was written by a newer ragdock (schema {version}); "
+                    "run that version, or restore a backup."
+                )
+            for number, migration in enumerate(migrations[version:], start=version + 1):
+                migration(connection)
+                connection.execute(f"PRAGMA user_version = {number}")
+
+    @staticmethod
+    def _version(connection: apsw.Connection) -> int:
+        return int(fetch(connection, "PRAGMA user_version")[0][0])
+
+    @contextmanager
+    def write(self) -> Iterator[apsw.Connection]:
+        """One durable transaction: committed (and synced) on exit, rolled back on an exception."""
+        with self._lock, translated():
+            self._require_open()
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[apsw.Connection]:
+        """A connection in a read transaction: every statement sees the same state."""
+        with translated():
+            connection = self._take()
+            try:
+                connection.execute("BEGIN")
+                try:
+                    yield connection
+                finally:
+                    connection.execute("ROLLBACK")
+            except BaseException:
+                connection.close(True)
+                raise
+            self._give_back(connection)
+
+    def query(self, sql: str, bindings: Sequence[Any] = ()) -> list[Any]:
+        """All rows of one read statement."""
+        with translated():
+            connection = self._take()
+            try:
+                rows = fetch(connection, sql, tuple(bindings))
+            except BaseException:
+                connection.close(True)
+                raise
+            self._give_back(connection)
+            return list(rows)
+
+    def _take(self) -> apsw.Connection:
+        with self._idle_lock:
+            self._require_open()
+            if self._idle:
+                return self._idle.pop()
+        return self._connect(read_only=True)
+
+    def _give_back(self, connection: apsw.Connection) -> None:
+        with self._idle_lock:
+            if not self._closed and len(self._idle) < MAX_IDLE_READERS:
+                self._idle.append(connection)
+                return
+        connection.close(True)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreError("The store is closed.")
+
+    def close(self) -> None:
+        """Close every connection; the last process to do so folds the WAL into the file."""
+        with self._lock, self._idle_lock:
+            if self._closed:
+                return
+            self._closed = True
+            for connection in (*self._idle, self._writer):
+                connection.close(True)
+            self._idle.clear()

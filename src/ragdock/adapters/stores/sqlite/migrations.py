@@ -1,0 +1,148 @@
+"""Numbered, append-only migrations of the catalogue file and of the collection files.
+
+Never edit one that was released: add the next. `PRAGMA user_version` counts those applied.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import apsw
+
+from ragdock.adapters.stores.sqlite.connections import Migration
+
+__all__ = ["CATALOGUE", "COLLECTION"]
+
+
+def _m001_catalogue(connection: apsw.Connection) -> None:
+    connection.execute(
+        """
+        CREATE TABLE collections (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            fingerprint TEXT NOT NULL,
+            dim INTEGER NOT NULL,
+            created_at REAL NOT NULL
+        ) STRICT;
+
+        CREATE TABLE ledger (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            collection_id TEXT NOT NULL REFERENCES collections(id) ON DELETE CASCADE,
+            document_id TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            state TEXT NOT NULL,
+            filename TEXT NOT NULL,
+            media_type TEXT NOT NULL,
+            size_bytes INTEGER NOT NULL,
+            sha256 TEXT NOT NULL,
+            metadata TEXT NOT NULL,
+            attempt INTEGER NOT NULL DEFAULT 0,
+            not_before REAL NOT NULL DEFAULT 0,
+            owner TEXT,
+            lease_until REAL,
+            outcome TEXT,
+            error_code TEXT,
+            error TEXT,
+            created_at REAL NOT NULL,
+            updated_at REAL NOT NULL
+        ) STRICT;
+        CREATE INDEX ledger_by_document ON ledger (collection_id, document_id, id);
+        CREATE INDEX ledger_by_state ON ledger (state, id);
+
+        CREATE TABLE contents (
+            job_id INTEGER PRIMARY KEY REFERENCES ledger(id) ON DELETE CASCADE,
+            content BLOB NOT NULL
+        ) STRICT;
+        """
+    ).fetchall()
+
+
+def _m001_collection(connection: apsw.Connection) -> None:
+    # `removals` logs the chunk ranges that went away, so that a process's copy of the vectors can
+    # follow. Chunk ids ascend for ever (AUTOINCREMENT), and a document's are contiguous.
+    connection.execute(
+        """
+        CREATE TABLE state (
+            only INTEGER PRIMARY KEY CHECK (only = 1),
+            generation INTEGER NOT NULL,
+            n_documents INTEGER NOT NULL,
+            n_chunks INTEGER NOT NULL,
+            removals_since INTEGER NOT NULL
+        ) STRICT;
+        INSERT INTO state VALUES (1, 0, 0, 0, 0);
+
+        CREATE TABLE documents (
+            n INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            filename TEXT NOT NULL,
+            media_type TEXT NOT NULL,
+            title TEXT NOT NULL,
+            size_bytes INTEGER NOT NULL,
+            sha256 TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            n_characters INTEGER NOT NULL,
+            n_pages INTEGER NOT NULL,
+            metadata TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            updated_at REAL NOT NULL,
+            first_chunk INTEGER NOT NULL,
+            last_chunk INTEGER NOT NULL
+        ) STRICT;
+        CREATE INDEX documents_by_filename ON documents (filename);
+
+        CREATE TABLE texts (
+            document INTEGER PRIMARY KEY,
+            deflated BLOB NOT NULL
+        ) STRICT;
+
+        CREATE TABLE tombstones (
+            document_id TEXT PRIMARY KEY,
+            version INTEGER NOT NULL
+        ) STRICT;
+
+        CREATE TABLE fields (
+            document INTEGER NOT NULL,
+            key TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            value ANY NOT NULL
+        ) STRICT;
+        CREATE INDEX fields_by_value ON fields (key, kind, value, document);
+        CREATE INDEX fields_by_document ON fields (document);
+
+        CREATE TABLE chunks (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            document INTEGER NOT NULL,
+            start INTEGER NOT NULL,
+            "end" INTEGER NOT NULL,
+            page INTEGER,
+            context TEXT NOT NULL,
+            text TEXT NOT NULL
+        ) STRICT;
+
+        CREATE TABLE vectors8 (
+            chunk INTEGER PRIMARY KEY,
+            scale REAL NOT NULL,
+            row BLOB NOT NULL
+        ) STRICT;
+        CREATE TABLE vectors16 (
+            chunk INTEGER PRIMARY KEY,
+            row BLOB NOT NULL
+        ) STRICT;
+
+        CREATE TABLE removals (
+            generation INTEGER NOT NULL,
+            first_chunk INTEGER NOT NULL,
+            last_chunk INTEGER NOT NULL
+        ) STRICT;
+        CREATE INDEX removals_by_generation ON removals (generation);
+
+        CREATE VIRTUAL TABLE words USING fts5 (
+            text, context,
+            content = '', contentless_delete = 1, tokenize = 'porter unicode61'
+        );
+        """
+    ).fetchall()
+
+
+CATALOGUE: Final[tuple[Migration, ...]] = (_m001_catalogue,)
+COLLECTION: Final[tuple[Migration, ...]] = (_m001_collection,)

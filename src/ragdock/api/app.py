@@ -1,0 +1,120 @@
+"""`create_app(settings)`: the HTTP application; nothing happens before its lifespan."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from ragdock import __version__
+from ragdock.api.gate import Gate
+from ragdock.api.middleware import Envelope
+from ragdock.api.problems import install_problem_handlers
+from ragdock.api.routes import collections, documents, health, jobs, search
+from ragdock.api.schemas import Problem, TextDocuments, TextReplacement
+from ragdock.bootstrap import DEFAULT_COLLECTION, Services, open_services
+from ragdock.core.keys import sha256_hex
+from ragdock.core.media import detect_media_type
+from ragdock.ports import Embedder
+from ragdock.samples import sample_files
+from ragdock.settings import Settings
+from ragdock.types import Upload
+
+__all__ = ["create_app"]
+
+HEALTH_PLACES = 4
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastAPI:
+    """The application; its lifespan opens the services and closes them in reverse order."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with ExitStack() as stack:
+            services = stack.enter_context(open_services(settings, embedder=embedder))
+            app.state.services = services
+            app.state.gate = Gate(settings.max_concurrency, settings.max_waiting, services.metrics)
+            stack.callback(app.state.gate.close)
+            app.state.health_gate = Gate(HEALTH_PLACES, settings.max_waiting, services.metrics)
+            stack.callback(app.state.health_gate.close)
+            app.state.started_at = time.monotonic()
+            if settings.samples:
+                _add_samples(services)
+            log.info(
+                "ragdock is ready",
+                extra={
+                    "version": __version__,
+                    "environment": settings.environment,
+                    "embedder": services.embedder.id,
+                    "generator": services.answerer.generator_id,
+                    "cache": "redis" if settings.redis_host else "memory",
+                },
+            )
+            yield
+        log.info("ragdock has stopped")
+
+    app = FastAPI(
+        title="ragdock",
+        version=__version__,
+        description="Documents in, cited answers out.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=lifespan,
+        # A later release traces with OpenTelemetry; until then its hooks only cost time.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    for module in (health, collections, documents, jobs, search):
+        app.include_router(module.router)
+    install_problem_handlers(app)
+    app.add_middleware(Envelope, max_body_bytes=settings.max_request_mb * 2**20)
+    _complete_schema(app)
+    return app
+
+
+def _complete_schema(app: FastAPI) -> None:
+    """Add the models that FastAPI can't see: problems, and bodies of two media types."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = generate()
+            _, extra = models_json_schema(
+                [(model, "validation") for model in (Problem, TextDocuments, TextReplacement)],
+                ref_template="#/components/schemas/{model}",
+            )
+            components = schema.setdefault("components", {}).setdefault("schemas", {})
+            for name, model in extra["$defs"].items():
+                components.setdefault(name, model)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend it.
+
+
+def _add_samples(services: Services) -> None:
+    """Ingest the sample corpus into an empty default collection; harmless when done twice."""
+    if services.store.collection(DEFAULT_COLLECTION).n_documents:
+        return
+    uploads = []
+    for path in sample_files():
+        content = path.read_bytes()
+        media_type = detect_media_type(path.name, None, content[:4096])
+        if media_type is None:
+            continue
+        uploads.append(
+            Upload(
+                document_id=path.name,
+                filename=path.name,
+                media_type=media_type,
+                content=content,
+                sha256=sha256_hex(content),
+                metadata={"source": "samples"},
+            )
+        )
+    services.ingester.submit(DEFAULT_COLLECTION, uploads)

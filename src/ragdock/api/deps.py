@@ -1,0 +1,34 @@
+"""What routes need: the services and the gate, from the app's state."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Path, Query, Request
+
+from ragdock.api.gate import Gate
+from ragdock.api.schemas import DOCUMENT_ID, NAME
+from ragdock.bootstrap import Services
+
+__all__ = ["CollectionName", "CollectionQuery", "DocumentId", "GateOf", "ServicesOf", "wants_fresh"]
+
+
+async def _services(request: Request) -> Services:
+    return cast("Services", request.app.state.services)
+
+
+async def _gate(request: Request) -> Gate:
+    return cast("Gate", request.app.state.gate)
+
+
+ServicesOf = Annotated[Services, Depends(_services)]
+GateOf = Annotated[Gate, Depends(_gate)]
+CollectionName = Annotated[str, Path(pattern=NAME, description="The collection's name.")]
+CollectionQuery = Annotated[str, Query(pattern=NAME, description="The collection's name.")]
+DocumentId = Annotated[str, Path(pattern=DOCUMENT_ID, description="The document's id.")]
+
+
+def wants_fresh(request: Request) -> bool:
+    """Whether the caller refuses cached answers (`Cache-Control: no-cache` or `no-store`)."""
+    control = request.headers.get("cache-control")
+    return control is not None and ("no-cache" in control or "no-store" in control)

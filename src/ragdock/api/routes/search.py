@@ -1,0 +1,156 @@
+"""`/v1/search` and `/v1/ask`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import StreamingResponse
+
+from ragdock.api.deps import GateOf, ServicesOf, wants_fresh
+from ragdock.api.problems import problem_of, problem_responses
+from ragdock.api.schemas import AskAnswer, AskRequest, SearchRequest, SearchResult
+from ragdock.core.filters import parse_filter
+from ragdock.core.keys import normalised
+from ragdock.errors import InputError, RagdockError
+from ragdock.services.answer import Delta, Reset
+from ragdock.services.answer import Final as Whole
+from ragdock.services.retrieve import Query
+from ragdock.settings import Settings
+
+__all__ = ["router"]
+
+_PROBLEMS: Final = problem_responses(400, 404, 409, 413, 422, 503)
+_CACHE_HEADER: Final = {
+    "X-Cache": {"schema": {"type": "string"}, "description": "hit, miss or bypass"}
+}
+
+router = APIRouter(prefix="/v1", tags=["search"])
+
+
+@router.post(
+    "/search",
+    response_model=SearchResult,
+    responses={200: {"headers": _CACHE_HEADER}, **_PROBLEMS},
+)
+async def search(
+    body: SearchRequest, request: Request, services: ServicesOf, gate: GateOf
+) -> Response:
+    """The passages that fit the query best, with the scores that explain their order."""
+    start = time.perf_counter()
+    query = Query(
+        text=_checked(body.query, "query", services.settings),
+        collection=body.collection,
+        top_k=body.top_k or services.settings.top_k,
+        mode=body.mode,
+        where=parse_filter(body.filters, field="body.filters"),
+    )
+    value, cache = await gate.run(services.retriever.search, query, bypass=wants_fresh(request))
+    head = {"query": body.query, "collection": body.collection, "mode": body.mode}
+    return _response(head, value, cache, start)
+
+
+@router.post(
+    "/ask",
+    response_model=AskAnswer,
+    responses={
+        200: {
+            "headers": _CACHE_HEADER,
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "The answer; with `stream`, server-sent events delta, reset, done, "
+            "error, where done carries the same object.",
+        },
+        **_PROBLEMS,
+    },
+)
+async def ask(body: AskRequest, request: Request, services: ServicesOf, gate: GateOf) -> Response:
+    """An answer from the collection's documents, with the citations that prove it."""
+    start = time.perf_counter()
+    query = Query(
+        text=_checked(body.question, "question", services.settings),
+        collection=body.collection,
+        top_k=body.top_k or services.settings.top_k,
+        where=parse_filter(body.filters, field="body.filters"),
+    )
+    head = {"question": body.question, "collection": body.collection}
+    fresh = wants_fresh(request)
+    if body.stream:
+        # A collection that doesn't exist is a 404, not an event in a stream.
+        await gate.run(services.store.state_key, body.collection)
+        steps = gate.iterate(lambda: services.answerer.stream(query, bypass=fresh))
+        return StreamingResponse(
+            _events(steps, head, start),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+    value, cache = await gate.run(services.answerer.ask, query, bypass=fresh)
+    return _response(head, value, cache, start)
+
+
+async def _events(
+    steps: AsyncIterator[Any], head: dict[str, Any], start: float
+) -> AsyncIterator[bytes]:
+    try:
+        async for step in steps:
+            match step:
+                case Delta(text=text):
+                    yield _event("delta", json.dumps({"text": text}))
+                case Reset(reason=reason):
+                    yield _event("reset", json.dumps({"reason": reason}))
+                case Whole(value=value, cache=cache):
+                    yield _event("done", _merged(head, value, cache, start).decode())
+    except RagdockError as exc:
+        yield _event("error", bytes(problem_of(exc).body).decode())
+
+
+def _event(name: str, data: str) -> bytes:
+    # JSON holds no raw line breaks, so one data line is enough.
+    return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def _checked(text: str, field: str, settings: Settings) -> str:
+    if len(text) > settings.max_question_chars:
+        raise InputError(
+            f"{field} has {len(text)} characters; at most {settings.max_question_chars} are "
+            "allowed (RAG_MAX_QUESTION_CHARS).",
+            field=f"body.{field}",
+            code="question_too_long" if field == "question" else "query_too_long",
+        )
+    if not normalised(text.replace("\x00", " ")):
+        raise InputError(f"{field} holds no text.", field=f"body.{field}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise InputError(
+            f"{field} holds a lone surrogate, which is no character.", field=f"body.{field}"
+        ) from exc
+    return text
+
+
+def _response(head: dict[str, Any], value: bytes, cache: str, start: float) -> Response:
+    return Response(
+        _merged(head, value, cache, start),
+        media_type="application/json",
+        headers={"X-Cache": cache, "Cache-Control": "no-store"},
+    )
+
+
+_STAGES: Final = b',"stages":'
+
+
+def _merged(head: dict[str, Any], value: bytes, cache: str, start: float) -> bytes:
+    """Join the request's echo, the kept JSON object and this request's timings, as text.
+
+    The kept object ends in `"stages"`, the computation's timings, which a hit didn't spend; it is
+    never parsed again, which would cost more than the rest of a cached answer.
+    """
+    body, _, stages = value.rpartition(_STAGES)
+    total = round((time.perf_counter() - start) * 1000, 3)
+    timings = json.loads(stages[:-1]) if cache != "hit" else {}
+    timings["total"] = total
+    prefix = json.dumps(head, ensure_ascii=False)[:-1].encode("utf-8", "backslashreplace")
+    tail = json.dumps({"cache": cache, "timings_ms": timings})[1:].encode()
+    return prefix + b"," + body[1:] + b"," + tail

@@ -1,0 +1,404 @@
+"""What travels over HTTP: strict on the way in, complete on the way out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ragdock.types import Collection, Document, Job, JobState
+
+__all__ = [
+    "DOCUMENT_ID",
+    "NAME",
+    "Accepted",
+    "AcceptedList",
+    "AskAnswer",
+    "AskRequest",
+    "CollectionBody",
+    "CollectionList",
+    "CollectionRequest",
+    "DocumentBody",
+    "DocumentList",
+    "HealthBody",
+    "JobBody",
+    "JobList",
+    "Problem",
+    "SearchRequest",
+    "SearchResult",
+    "TextDocument",
+    "TextDocuments",
+]
+
+NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+DOCUMENT_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._~:@-]{0,199}$"
+
+Name = Annotated[str, Field(pattern=NAME, examples=["default"])]
+DocumentId = Annotated[str, Field(pattern=DOCUMENT_ID)]
+FilterObject = Annotated[
+    dict[str, Any],
+    Field(
+        description="Conditions on metadata, all of which must hold: a value, a list of values, or "
+        "an object of eq, ne, in, gt, gte, lt, lte, exists.",
+        examples=[{"year": {"gte": 2024}, "team": ["ops", "legal"]}],
+    ),
+]
+MetadataObject = Annotated[
+    dict[str, str | int | float | bool | list[str]],
+    Field(description="Flat: strings, numbers, booleans, lists of strings.", max_length=64),
+]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FieldError(_Out):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+
+
+class Problem(_Out):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None = None
+    errors: list[FieldError] | None = None
+
+
+class CollectionRequest(_In):
+    """A collection to make."""
+
+    name: Name
+
+
+class CollectionBody(_Out):
+    """A collection."""
+
+    name: str
+    n_documents: int
+    n_chunks: int
+    generation: int
+    fingerprint: str
+    created_at: str
+
+    @classmethod
+    def of(cls, collection: Collection) -> CollectionBody:
+        """The body of a collection."""
+        return cls(
+            name=collection.name,
+            n_documents=collection.n_documents,
+            n_chunks=collection.n_chunks,
+            generation=collection.generation,
+            fingerprint=collection.fingerprint,
+            created_at=_rfc3339(collection.created_at),
+        )
+
+
+class CollectionList(_Out):
+    """All collections."""
+
+    collections: list[CollectionBody]
+
+
+class TextDocument(_In):
+    """A document given as text."""
+
+    text: Annotated[str, Field(min_length=1)]
+    id: DocumentId | None = None
+    filename: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    metadata: MetadataObject = Field(default_factory=dict)
+
+
+class TextReplacement(_In):
+    """A document's new text."""
+
+    text: Annotated[str, Field(min_length=1)]
+    filename: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    metadata: MetadataObject = Field(default_factory=dict)
+
+
+class TextDocuments(_In):
+    """Documents given as text."""
+
+    documents: Annotated[list[TextDocument], Field(min_length=1)]
+    collection: Name | None = None
+
+
+class ErrorBody(_Out):
+    """Why a document failed."""
+
+    code: str
+    message: str
+
+
+class Accepted(_Out):
+    """A document that was accepted, and where its processing stands."""
+
+    id: str
+    filename: str
+    status: JobState
+    job_id: int
+    outcome: Literal["indexed", "unchanged", "superseded", "deleted"] | None
+    error: ErrorBody | None
+
+    @classmethod
+    def of(cls, job: Job) -> Accepted:
+        """The body of an index job."""
+        return cls(
+            id=job.document_id,
+            filename=job.filename,
+            status=job.state,
+            job_id=job.id,
+            outcome=job.outcome,  # type: ignore[arg-type]
+            error=_error_of(job),
+        )
+
+
+class AcceptedList(_Out):
+    """The documents of one request, in its order."""
+
+    documents: list[Accepted]
+
+
+class DocumentBody(_Out):
+    """A document; `status` is its newest job's, counts are those of the searchable version."""
+
+    id: str
+    collection: str
+    filename: str
+    media_type: str
+    title: str
+    status: JobState
+    error: ErrorBody | None
+    size_bytes: int
+    sha256: str
+    version: int | None
+    n_characters: int
+    n_chunks: int
+    n_pages: int
+    metadata: dict[str, Any]
+    created_at: str
+    updated_at: str
+    job_id: int | None
+
+    @classmethod
+    def of(cls, document: Document, job: Job | None) -> DocumentBody:
+        """The body of a searchable document and its newest job."""
+        return cls(
+            id=document.id,
+            collection=document.collection,
+            filename=document.filename,
+            media_type=document.media_type,
+            title=document.title,
+            status=job.state if job else JobState.DONE,
+            error=_error_of(job) if job else None,
+            size_bytes=document.size_bytes,
+            sha256=document.sha256,
+            version=document.version,
+            n_characters=document.n_characters,
+            n_chunks=document.n_chunks,
+            n_pages=document.n_pages,
+            metadata=document.metadata,
+            created_at=_rfc3339(document.created_at),
+            updated_at=_rfc3339(document.updated_at),
+            job_id=job.id if job else document.version,
+        )
+
+    @classmethod
+    def of_job(cls, job: Job) -> DocumentBody:
+        """The body of a document that is not searchable (yet)."""
+        return cls(
+            id=job.document_id,
+            collection=job.collection,
+            filename=job.filename,
+            media_type=job.media_type,
+            title="",
+            status=job.state,
+            error=_error_of(job),
+            size_bytes=job.size_bytes,
+            sha256=job.sha256,
+            version=None,
+            n_characters=0,
+            n_chunks=0,
+            n_pages=0,
+            metadata=job.metadata,
+            created_at=_rfc3339(job.created_at),
+            updated_at=_rfc3339(job.updated_at),
+            job_id=job.id,
+        )
+
+
+class DocumentList(_Out):
+    """A page of documents; `next` is the `after` of the next page."""
+
+    documents: list[DocumentBody]
+    next: str | None
+
+
+class JobBody(_Out):
+    """A row of the ledger."""
+
+    id: int
+    collection: str
+    document_id: str
+    kind: Literal["index", "delete"]
+    status: JobState
+    outcome: str | None
+    filename: str
+    attempt: int
+    error: ErrorBody | None
+    created_at: str
+    updated_at: str
+
+    @classmethod
+    def of(cls, job: Job) -> JobBody:
+        """The body of a job."""
+        return cls(
+            id=job.id,
+            collection=job.collection,
+            document_id=job.document_id,
+            kind=job.kind.value,
+            status=job.state,
+            outcome=job.outcome,
+            filename=job.filename,
+            attempt=job.attempt,
+            error=_error_of(job),
+            created_at=_rfc3339(job.created_at),
+            updated_at=_rfc3339(job.updated_at),
+        )
+
+
+class JobList(_Out):
+    """A page of jobs; `next` is the `before` of the next page."""
+
+    jobs: list[JobBody]
+    next: int | None
+
+
+class SearchRequest(_In):
+    """What to search for."""
+
+    query: Annotated[str, Field(min_length=1, examples=["when does the ferry leave"])]
+    collection: Name = "default"
+    top_k: Annotated[int, Field(ge=1, le=100)] | None = None
+    mode: Literal["hybrid", "lexical", "dense"] = "hybrid"
+    filters: FilterObject | None = None
+
+
+class AskRequest(_In):
+    """What to answer."""
+
+    question: Annotated[str, Field(min_length=1, examples=["When does the last ferry leave?"])]
+    collection: Name = "default"
+    top_k: Annotated[int, Field(ge=1, le=100)] | None = None
+    filters: FilterObject | None = None
+    stream: bool = False
+
+
+class Scores(_Out):
+    """BM25, cosine and the fused score that ranks; null: not found by that side."""
+
+    lexical: float | None
+    dense: float | None
+    fused: float
+
+
+class HitBody(_Out):
+    """A passage: `text` is the document's text from `start` to `end`."""
+
+    document_id: str
+    filename: str
+    title: str
+    page: int | None
+    start: int
+    end: int
+    text: str
+    metadata: dict[str, Any]
+    scores: Scores
+
+
+class SearchResult(_Out):
+    """Passages, best first."""
+
+    query: str
+    collection: str
+    mode: str
+    hits: list[HitBody]
+    cache: Literal["hit", "miss", "bypass"]
+    timings_ms: dict[str, float]
+
+
+class CitationBody(_Out):
+    """Evidence: `quote` is the document's text from `start` to `end`."""
+
+    marker: int
+    document_id: str
+    filename: str
+    page: int | None
+    start: int
+    end: int
+    quote: str
+    score: float
+
+
+class AskAnswer(_Out):
+    """An answer with [n] markers and the citations they name."""
+
+    question: str
+    collection: str
+    answer: str
+    citations: list[CitationBody]
+    grounded: bool
+    generator: str
+    fallback_reason: Literal["timeout", "http", "connection", "cut", "protocol", "busy"] | None
+    cache: Literal["hit", "miss", "bypass"]
+    timings_ms: dict[str, float]
+
+
+class DependencyBody(_Out):
+    """One dependency's last check."""
+
+    name: str
+    status: Literal["ok", "down"]
+    latency_ms: float
+    required: bool
+    detail: str | None
+
+
+class HealthBody(_Out):
+    """Whether the server can serve, and how its dependencies are."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    version: str
+    environment: str
+    uptime_seconds: float
+    dependencies: list[DependencyBody]
+    queue: dict[str, int]
+
+
+class StatusBody(_Out):
+    """One word."""
+
+    status: str
+
+
+def _error_of(job: Job) -> ErrorBody | None:
+    if job.error_code is None:
+        return None
+    return ErrorBody(code=job.error_code, message=job.error or "")
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,53 @@
+"""Run the application under uvicorn."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from ragdock.api.app import create_app
+from ragdock.logs import configure_logging
+from ragdock.settings import Settings
+
+__all__ = ["app_from_environment", "run"]
+
+KEEP_ALIVE_SECONDS = 65  # Above the 60 s after which most proxies close their end.
+
+
+def app_from_environment() -> FastAPI:
+    """The application of a worker process, which finds its settings in the environment."""
+    settings = Settings.load()
+    configure_logging(settings.log_level, settings.log_format)
+    return create_app(settings)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; running requests get `shutdown_seconds` to end."""
+    configure_logging(settings.log_level, settings.log_format)
+    options: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": max(1, int(settings.shutdown_seconds)),
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "loop": "uvloop",
+        "http": "httptools",
+    }
+    if settings.workers == 1:
+        uvicorn.run(create_app(settings), **options)
+        return
+    with tempfile.TemporaryDirectory(prefix="ragdock-metrics-") as directory:
+        # Worker processes read the environment anew, so what was given otherwise goes there.
+        os.environ.update(settings.as_environment(), PROMETHEUS_MULTIPROC_DIR=directory)
+        uvicorn.run(
+            "ragdock.api.server:app_from_environment",
+            factory=True,
+            workers=settings.workers,
+            **options,
+        )

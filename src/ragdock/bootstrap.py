@@ -1,0 +1,206 @@
+"""The composition root: settings in, services out; the only importer of adapters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from ragdock.adapters.caches.memory import MemoryCache
+from ragdock.adapters.caches.redis import RedisCache
+from ragdock.adapters.caches.tiered import TieredCache
+from ragdock.adapters.embedders.minilm import MiniLmEmbedder
+from ragdock.adapters.embedders.openai import OpenAiEmbedder
+from ragdock.adapters.generators.openai import OpenAiGenerator
+from ragdock.adapters.metrics.prometheus import PrometheusMetrics
+from ragdock.adapters.parsers.dispatch import ParserPool
+from ragdock.adapters.stores.sqlite import SqliteStore
+from ragdock.core.chunking import CHUNKER_ID
+from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
+from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
+from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
+from ragdock.services.answer import Answerer
+from ragdock.services.caching import JsonCache
+from ragdock.services.ingest import Ingester
+from ragdock.services.readiness import Dependency, Readiness
+from ragdock.services.retrieve import Retriever
+from ragdock.settings import Settings, cpu_quota
+
+__all__ = ["DEFAULT_COLLECTION", "Services", "open_services"]
+
+DEFAULT_COLLECTION = "default"
+LLM_FRESH_SECONDS = 15.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a request needs; opened and closed together."""
+
+    settings: Settings
+    store: Store
+    embedder: Embedder
+    metrics: Metrics
+    retriever: Retriever
+    answerer: Answerer
+    ingester: Ingester
+    readiness: Readiness
+    fingerprint: str
+
+
+@contextmanager
+def open_services(
+    settings: Settings, *, work: bool = True, embedder: Embedder | None = None
+) -> Iterator[Services]:
+    """Build the services, open to close in reverse order.
+
+    `work` starts the ingestion worker; `embedder` replaces the configured one (tests).
+    Raises `ConfigurationError` when the settings, the data directory or the model won't do.
+    """
+    with ExitStack() as stack:
+        n_threads = settings.threads or cpu_quota()
+        metrics = PrometheusMetrics()
+        store = SqliteStore(settings.data_dir)
+        stack.callback(store.close)
+        embedder = embedder or _embedder(settings, n_threads)
+        stack.callback(embedder.close)
+        cache = _cache(settings, metrics)
+        stack.callback(cache.close)
+        generator = _generator(settings)
+        if generator is not None:
+            stack.callback(generator.close)
+        parser = ParserPool(settings.parse_timeout_seconds, settings.parse_memory_mb)
+        stack.callback(parser.close)
+
+        fingerprint = f"{embedder.id}/{embedder.dim}/{CHUNKER_ID}/{settings.chunk_tokens}"
+        _require_fingerprint(store, fingerprint, embedder.dim)
+        profile = _profile(settings)
+        json_cache = JsonCache(cache, settings.cache_ttl_seconds, metrics)
+        retriever = Retriever(
+            store,
+            embedder,
+            json_cache,
+            metrics,
+            profile=profile,
+            fingerprint=fingerprint,
+            n_candidates=settings.candidates,
+        )
+        ingester = Ingester(
+            store,
+            parser,
+            embedder,
+            metrics,
+            fingerprint=fingerprint,
+            chunk_tokens=settings.chunk_tokens,
+            max_queue=settings.max_queue,
+            n_threads=n_threads,
+        )
+        dependencies = [
+            Dependency("store", store.ping, required=True),
+            Dependency("embedder", embedder.ping, required=True),
+        ]
+        if work:
+            dependencies.append(Dependency("worker", ingester.ping, required=True))
+        if settings.redis_host is not None:
+            dependencies.append(Dependency("redis", cache.ping, required=False))
+        if generator is not None:
+            dependencies.append(
+                Dependency("llm", generator.ping, required=False, fresh_seconds=LLM_FRESH_SECONDS)
+            )
+        services = Services(
+            settings=settings,
+            store=store,
+            embedder=embedder,
+            metrics=metrics,
+            retriever=retriever,
+            answerer=Answerer(
+                retriever,
+                embedder,
+                generator,
+                json_cache,
+                metrics,
+                min_score=settings.min_score,
+            ),
+            ingester=ingester,
+            readiness=Readiness(tuple(dependencies), metrics),
+            fingerprint=fingerprint,
+        )
+        if work:
+            ingester.start()
+            stack.callback(ingester.stop)
+        yield services
+
+
+def _embedder(settings: Settings, n_threads: int) -> Embedder:
+    if settings.embedder == "minilm":
+        return MiniLmEmbedder(settings.model_dir, n_threads)
+    if settings.embed_base_url is None or settings.embed_model is None:
+        missing = "RAG_EMBED_BASE_URL" if settings.embed_base_url is None else "RAG_EMBED_MODEL"
+        raise ConfigurationError(f"{missing} is not set, but RAG_EMBEDDER=openai needs it.")
+    key = settings.embed_api_key
+    return OpenAiEmbedder(
+        settings.embed_base_url,
+        settings.embed_model,
+        api_key=key.get_secret_value() if key else None,
+        dim=settings.embed_dim,
+        timeout_seconds=settings.embed_timeout_seconds,
+    )
+
+
+def _generator(settings: Settings) -> Generator | None:
+    if settings.llm_base_url is None:
+        return None
+    if settings.llm_model is None:
+        raise ConfigurationError("RAG_LLM_MODEL is not set, but RAG_LLM_BASE_URL is; name a model.")
+    key = settings.llm_api_key
+    return OpenAiGenerator(
+        settings.llm_base_url,
+        settings.llm_model,
+        api_key=key.get_secret_value() if key else None,
+        timeout_seconds=settings.llm_timeout_seconds,
+        max_tokens=settings.llm_max_tokens,
+        concurrency=settings.llm_concurrency,
+    )
+
+
+def _cache(settings: Settings, metrics: Metrics) -> Cache:
+    near = MemoryCache(settings.cache_memory_mb * 1024 * 1024)
+    if settings.redis_host is None or settings.cache_ttl_seconds == 0:
+        return near
+    password = settings.redis_password
+    far = RedisCache(
+        settings.redis_host,
+        settings.redis_port,
+        password=password.get_secret_value() if password else None,
+        db=settings.redis_db,
+        timeout_seconds=settings.redis_timeout_seconds,
+        metrics=metrics,
+    )
+    return TieredCache(near, far)
+
+
+def _profile(settings: Settings) -> FusionProfile:
+    if settings.fusion == "rrf":
+        return RRF
+    return MINILM if settings.fusion == "auto" and settings.embedder == "minilm" else MIN_MAX
+
+
+def _require_fingerprint(store: Store, fingerprint: str, dim: int) -> None:
+    """Make the default collection; refuse to start on collections of another embedder."""
+    try:
+        store.collection(DEFAULT_COLLECTION)
+    except NotFoundError:
+        try:
+            store.create_collection(DEFAULT_COLLECTION, fingerprint, dim)
+        except ConflictError:
+            log.debug("another process made the default collection")
+    for collection in store.collections():
+        if collection.fingerprint != fingerprint and collection.n_documents:
+            raise ConfigurationError(
+                f"Collection {collection.name!r} was indexed with {collection.fingerprint!r}, but "
+                f"these settings mean {fingerprint!r}. Restore the former RAG_EMBEDDER, "
+                "RAG_EMBED_MODEL and RAG_CHUNK_TOKENS, or point RAG_DATA_DIR at a new directory "
+                "and ingest again."
+            )

@@ -1,0 +1,381 @@
+"""Documents into passages that stand for themselves.
+
+A document is cut into runs at headings of level 1 and 2 (and at stretches that are no language).
+In a run, sentences and lines are the units, and the cheapest segmentation is found as a typesetter
+finds line breaks (Knuth and Plass 1981, https://doi.org/10.1002/spe.4380111102): a passage pays
+for the room it leaves empty, squared, so that a long paragraph is halved and leaves no small rest,
+and for the place of its first cut: little between blocks, more between the sentences of a
+paragraph, much within a sentence or just below a heading.
+
+Tokens are counted once for each unit and summed, which is exact for tokenizers whose tokens do
+not span white space (WordPiece).
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Final, TypeAlias
+
+from ragdock.core.sentences import line_spans, sentence_spans
+from ragdock.types import Block, BlockKind, Chunk, PageSpan, ParsedDocument
+
+__all__ = ["CHUNKER_ID", "MAX_WORD_CHARACTERS", "chunk_document", "overlong_word_spans"]
+
+CHUNKER_ID: Final = "structure-1"
+"""Names what this module does; goes into a collection's fingerprint with `max_tokens`."""
+
+MAX_WORD_CHARACTERS: Final = 1000
+MAX_CONTEXT_CHARACTERS: Final = 200
+
+CountTokens: TypeAlias = Callable[[str], int]
+Span: TypeAlias = tuple[int, int]
+
+# Scripts that write without white space: CJK, kana, hangul, full-width forms, Thai, Lao, Tibetan,
+# Burmese, Khmer and their neighbours.
+_SPACELESS: Final = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\u2e80-\u9fff"
+    "\ua980-\ua9ff\uaa60-\uaadf\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+)
+_OVERLONG_WORD: Final = re.compile(
+    rf"[^\s,;|\"'<>(){{}}\[\]{_SPACELESS}]{{{MAX_WORD_CHARACTERS + 1},}}"
+)
+
+# What a cut before a unit costs, where an empty passage costs 1.
+_CUT_BLOCK: Final = 0.0
+_CUT_LINE: Final = 0.1
+_CUT_BLANK_LINE: Final = 0.03
+_CUT_LEAD_IN: Final = 0.2
+_CUT_SENTENCE: Final = 0.3
+_CUT_PIECE: Final = 0.6
+_CUT_BELOW_HEADING: Final = 1.5
+
+_PACKED_SECTIONS_FILL: Final = 0.6  # Passages of several small sections stay below this.
+_TINY_FRACTION: Final = 16  # Neighbours in a block below max_tokens / 16 together are one unit.
+_RUN_UNITS: Final = 2000  # Longer runs are cut at the next block, which bounds memory.
+_LONG_SPAN: Final = 10_000  # Characters; longer sentences are cut before they are counted.
+
+
+@dataclass(slots=True)
+class _Unit:
+    """A sentence, line or piece: `text[start:end]`, never empty, no white space around it."""
+
+    start: int
+    end: int
+    n_tokens: int
+    cut: float
+    context: str
+    context_tokens: int
+    heading: bool = False
+    opens_section: bool = False
+
+
+@dataclass(slots=True)
+class _Run:
+    """The units between two hard boundaries."""
+
+    units: list[_Unit] = field(default_factory=list)
+    has_body: bool = False
+
+    def clear(self) -> None:
+        self.units = []
+        self.has_body = False
+
+
+def chunk_document(
+    parsed: ParsedDocument,
+    *,
+    max_tokens: int = 200,
+    count_tokens: CountTokens,
+    overlap_sentences: int = 0,
+) -> tuple[Chunk, ...]:
+    """Cut a document into passages of at most `max_tokens`, their context included.
+
+    Passages ascend, are stretches of the document without white space around them, and cover all
+    its text but overlong words (`overlong_word_spans`). None contains a heading of level 1 or 2
+    other than at its beginning. With `overlap_sentences` > 0 a passage repeats so many units of
+    the passage before it, unless a heading or a quarter of `max_tokens` lies between.
+    """
+    chunker = _Chunker(parsed, max_tokens, count_tokens, overlap_sentences)
+    chunks: list[Chunk] = []
+    for run in chunker.runs():
+        for start, end, context in chunker.segment(run):
+            page = _page_at(parsed.pages, start)
+            text = parsed.text[start:end]
+            chunks.append(Chunk(len(chunks), start, end, text, context, page))
+    return tuple(chunks)
+
+
+def overlong_word_spans(text: str) -> list[Span]:
+    """Spans of words above 1,000 characters in scripts that use white space: base64 and such."""
+    return [match.span() for match in _OVERLONG_WORD.finditer(text)]
+
+
+def _page_at(pages: Sequence[PageSpan], start: int) -> int | None:
+    index = bisect_right(pages, start, key=lambda page: page.start) - 1
+    return pages[max(index, 0)].number if pages else None
+
+
+class _Chunker:
+    def __init__(
+        self, parsed: ParsedDocument, max_tokens: int, count_tokens: CountTokens, overlap: int
+    ) -> None:
+        self.text = parsed.text
+        self.title = _squeeze(parsed.title)
+        self.blocks = parsed.blocks
+        self.max_tokens = max_tokens
+        self.count = count_tokens
+        self.overlap = overlap
+        self.dropped = overlong_word_spans(parsed.text)
+        self.path: list[tuple[int, str]] = []
+        self.contexts: dict[tuple[str, ...], tuple[str, int]] = {}
+
+    # Runs of units
+
+    def runs(self) -> Iterator[list[_Unit]]:
+        """Lists of units; no passage may reach from one to the next."""
+        run = _Run()
+        for block in self.blocks:
+            heading = block.kind is BlockKind.HEADING
+            if run.has_body and ((heading and block.level <= 2) or len(run.units) > _RUN_UNITS):
+                yield run.units
+                run.clear()
+            if heading:
+                self._descend(block)
+            for number, fragment in enumerate(self._fragments(block.start, block.end)):
+                if number > 0:
+                    yield run.units
+                    run.clear()
+                self._append(run, block, *fragment)
+        yield run.units
+
+    def _descend(self, block: Block) -> None:
+        while self.path and self.path[-1][0] >= block.level:
+            self.path.pop()
+        self.path.append((block.level, _squeeze(block.label)))
+
+    def _fragments(self, start: int, end: int) -> Iterator[Span]:
+        """The block's span without overlong words, which are hard boundaries."""
+        index = bisect_right(self.dropped, start, key=lambda span: span[1])
+        while index < len(self.dropped) and self.dropped[index][0] < end:
+            dropped_start, dropped_end = self.dropped[index]
+            yield start, max(start, dropped_start)
+            start = min(end, dropped_end)
+            index += 1
+        yield start, end
+
+    def _append(self, run: _Run, block: Block, start: int, end: int) -> None:
+        before = run.units[-1] if run.units else None
+        heading = block.kind is BlockKind.HEADING
+        for unit in self._units(block, start, end):
+            if before is not None:
+                unit.cut = self._cut_between(before)
+                unit.opens_section = heading and not before.heading
+                before = None
+            unit.heading = heading
+            run.units.append(unit)
+            run.has_body |= not heading
+
+    def _cut_between(self, before: _Unit) -> float:
+        if before.heading:
+            return _CUT_BELOW_HEADING
+        return _CUT_LEAD_IN if self.text[before.end - 1] in ":：" else _CUT_BLOCK
+
+    # Units of a block
+
+    def _units(self, block: Block, start: int, end: int) -> Iterator[_Unit]:
+        tiny = self.max_tokens // _TINY_FRACTION
+        pending: _Unit | None = None
+        for span_start, span_end, n_tokens, cut in self._pieces(block, start, end):
+            if pending and pending.n_tokens + n_tokens <= tiny:
+                pending.end = span_end
+                pending.n_tokens += n_tokens
+                continue
+            if pending:
+                yield pending
+            context, context_tokens = self._context(block, span_start)
+            pending = _Unit(span_start, span_end, n_tokens, cut, context, context_tokens)
+        if pending:
+            yield pending
+
+    def _pieces(self, block: Block, start: int, end: int) -> Iterator[tuple[int, int, int, float]]:
+        """(start, end, tokens, cost of a cut before): sentences or lines, long ones divided."""
+        text = self.text[start:end]
+        by_line = block.kind in (BlockKind.TABLE, BlockKind.CODE, BlockKind.RECORD)
+        last_end = 0
+        for a, b in line_spans(text) if by_line else sentence_spans(text):
+            cut = self._cut_within(block.kind, text, last_end, a)
+            last_end = b
+            limit = self.max_tokens - self._context(block, start + a)[1]
+            for number, (c, d, n_tokens) in enumerate(self._divide(start + a, start + b, limit)):
+                yield c, d, n_tokens, (cut if number == 0 else _CUT_PIECE)
+
+    @staticmethod
+    def _cut_within(kind: BlockKind, text: str, end: int, start: int) -> float:
+        if kind is BlockKind.PARAGRAPH or kind is BlockKind.HEADING:
+            return _CUT_SENTENCE
+        if kind is BlockKind.LIST:
+            return _CUT_LINE if "\n" in text[end:start] else _CUT_SENTENCE
+        return _CUT_BLANK_LINE if text.count("\n", end, start) > 1 else _CUT_LINE
+
+    def _divide(self, start: int, end: int, limit: int) -> Iterator[tuple[int, int, int]]:
+        """Parts of `text[start:end]` with at most `limit` tokens, of about the same length."""
+        stack = [(start, end)]
+        while stack:
+            a, b = stack.pop()
+            length = b - a
+            if length > _LONG_SPAN:
+                n_parts = -(-length // _LONG_SPAN)
+            else:
+                # At least one, so that no passage has more units than tokens.
+                n_tokens = max(1, self.count(self.text[a:b]))
+                if n_tokens <= limit or length == 1:
+                    yield a, b, n_tokens
+                    continue
+                # A little more than needed: parts differ in how dense their tokens are.
+                n_parts = min(length, max(2, -(-n_tokens * 21 // (limit * 20))))
+            stack.extend(reversed(_divide_evenly(self.text, a, b, n_parts)))
+
+    # Contexts
+
+    def _context(self, block: Block, start: int) -> tuple[str, int]:
+        names = [self.title, *(label for _, label in self.path)]
+        label = ""
+        if block.kind is BlockKind.HEADING:
+            own = names.pop()
+            names = [name for name in names if name != own]
+        elif block.kind is BlockKind.RECORD or start > block.start:
+            label = _squeeze(block.label)
+        key = (*names, "\n", label)
+        if key not in self.contexts:
+            self.contexts[key] = self._render_context(names, label)
+        return self.contexts[key]
+
+    def _render_context(self, names: list[str], label: str) -> tuple[str, int]:
+        context = _join_context(names, label)
+        n_tokens = self.count(context) if context else 0
+        # The passage itself gets at least two thirds of the room.
+        while n_tokens > self.max_tokens // 3:
+            context = _clip(context, len(context) * (self.max_tokens // 3) // (n_tokens + 1))
+            n_tokens = self.count(context) if context else 0
+        return context, n_tokens
+
+    # The cheapest segmentation
+
+    def segment(self, units: list[_Unit]) -> Iterator[tuple[int, int, str]]:
+        """(start, end, context) of the passages of a run."""
+        sums = [0, *accumulate(unit.n_tokens for unit in units)]
+        costs = [0.0]
+        origins = [(0, 0)]
+        for end in range(1, len(units) + 1):
+            cost, cut, first = self._cheapest(units, sums, costs, end)
+            costs.append(cost)
+            origins.append((cut, first))
+        passages = []
+        end = len(units)
+        while end > 0:
+            cut, first = origins[end]
+            passages.append((units[first].start, units[end - 1].end, units[first].context))
+            end = cut
+        yield from reversed(passages)
+
+    def _cheapest(
+        self, units: list[_Unit], sums: list[int], costs: list[float], end: int
+    ) -> tuple[float, int, int]:
+        """Least cost of `units[:end]`, where its last passage is cut off and where it begins."""
+        best = (float("inf"), end - 1, end - 1)
+        packed = False
+        for cut in range(end - 1, -1, -1):
+            if cut < end - 1 and sums[end] - sums[cut] > self.max_tokens:
+                break
+            first = self._first_unit(units, sums, cut)
+            room = self.max_tokens - units[first].context_tokens
+            if sums[end] - sums[first] > room:
+                first = cut
+                room = self.max_tokens - units[first].context_tokens
+            n_tokens = sums[end] - sums[first]
+            if n_tokens > room and cut < end - 1:
+                continue
+            if packed and n_tokens > room * _PACKED_SECTIONS_FILL:
+                break
+            empty = max(0.0, 1.0 - n_tokens / room)
+            cost = costs[cut] + empty * empty + (units[cut].cut if cut else 0.0)
+            best = min(best, (cost, cut, first))
+            packed |= units[cut].opens_section
+        return best
+
+    def _first_unit(self, units: list[_Unit], sums: list[int], cut: int) -> int:
+        """The unit at which a passage cut at `cut` begins: earlier, if there is an overlap."""
+        if not self.overlap or units[cut].heading:
+            return cut
+        first = cut
+        while first > max(0, cut - self.overlap) and not units[first - 1].heading:
+            first -= 1
+        return first if (sums[cut] - sums[first]) * 4 <= self.max_tokens else cut
+
+
+def _divide_evenly(text: str, start: int, end: int, n_parts: int) -> list[Span]:
+    """Cut at white space next to the even places, else at punctuation, else at the place."""
+    step = (end - start) / n_parts
+    parts: list[Span] = []
+    last = start
+    for number in range(1, n_parts):
+        aim = start + round(number * step)
+        low, high = max(last + 1, aim - int(step / 3)), min(end - 1, aim + int(step / 3))
+        if low > high:
+            continue
+        cut = _nearest(_SPACE, text, low, aim, high)
+        if cut is None:
+            cut = _nearest(_SOFT_BREAK, text, low, aim, high)
+        cut = aim if cut is None else cut
+        parts.append((last, cut))
+        last = cut
+    parts.append((last, end))
+    trimmed = (_trim(text, a, b) for a, b in parts)
+    return [(a, b) for a, b in trimmed if a < b]
+
+
+_SPACE: Final = re.compile(r"\s+")
+_SOFT_BREAK: Final = re.compile(r"(?<=[,;:)\]}>/|&、，；：])(?=.)", re.DOTALL)
+
+
+def _nearest(pattern: re.Pattern[str], text: str, low: int, aim: int, high: int) -> int | None:
+    places = [match.start() for match in pattern.finditer(text, low, high)]
+    return min(places, key=lambda place: abs(place - aim)) if places else None
+
+
+def _trim(text: str, start: int, end: int) -> Span:
+    body = text[start:end]
+    start += len(body) - len(body.lstrip())
+    return start, start + len(body.strip())
+
+
+def _join_context(names: list[str], label: str) -> str:
+    names = list(dict.fromkeys(name for name in names if name))
+    room = MAX_CONTEXT_CHARACTERS
+    if label:
+        label = _clip(label, room * 3 // 5 if names else room)
+        room -= len(label) + 1
+    while len(names) > 2 and len(" > ".join(names)) > room:
+        del names[1]
+    if len(" > ".join(names)) > room:
+        share = (room - 3 * (len(names) - 1)) // len(names)
+        names = [_clip(name, share) for name in names]
+    return "\n".join(part for part in (" > ".join(names), label) if part)
+
+
+def _clip(text: str, length: int) -> str:
+    """At most `length` characters, cut at a white space if there is one in the second half."""
+    if len(text) <= length:
+        return text
+    clipped = text[: max(0, length - 1)]
+    space = clipped.rfind(" ")
+    clipped = clipped[:space] if space > length // 2 else clipped
+    return clipped.rstrip() + "…" if clipped.strip() else ""
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.split())

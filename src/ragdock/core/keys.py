@@ -1,0 +1,32 @@
+"""Cache keys and content hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+
+__all__ = ["cache_key", "document_id_of", "normalised", "sha256_hex"]
+
+
+def cache_key(kind: str, *parts: object) -> str:
+    """`rag:v1:<kind>:<digest>` over JSON-able parts: BLAKE2b, 20 bytes."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20)
+    return f"rag:v1:{kind}:{digest.hexdigest()}"
+
+
+def normalised(text: str) -> str:
+    """The text that two equal questions share: NFC, white space folded."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def sha256_hex(content: bytes) -> str:
+    """SHA-256 of the content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def document_id_of(filename: str, content: bytes) -> str:
+    """The id of a document that came without one: the same file twice is the same document."""
+    digest = hashlib.sha256(filename.encode("utf-8", "surrogatepass") + b"\0" + content)
+    return f"doc-{digest.hexdigest()[:24]}"

@@ -1,0 +1,227 @@
+"""Ask: retrieve, generate or extract, check the citations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator as Steps
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ragdock.core.citations import check_citations
+from ragdock.core.extractive import (
+    GENERATOR_ID,
+    abstains,
+    candidate_sentences,
+    extract_answer,
+    no_answer,
+)
+from ragdock.core.markers import MarkerFilter
+from ragdock.errors import GeneratorError, UnavailableError
+from ragdock.ports import Embedder, Generator, Metrics
+from ragdock.services.caching import CacheState, JsonCache, dump
+from ragdock.services.retrieve import Query, Retrieved, Retriever, Timings
+from ragdock.types import Answer
+
+__all__ = ["Answerer", "Delta", "Final", "Reset", "StreamEvent"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Forget the pieces so far: the LLM failed and another answer follows."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The whole answer, checked: a JSON object, and where it came from."""
+
+    value: bytes
+    cache: CacheState
+
+
+StreamEvent = Delta | Reset | Final
+
+
+class Answerer:
+    """Answers questions from a collection, with an LLM where there is one."""
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        embedder: Embedder,
+        generator: Generator | None,
+        cache: JsonCache,
+        metrics: Metrics,
+        *,
+        min_score: float,
+    ) -> None:
+        self._retriever = retriever
+        self._embedder = embedder
+        self._generator = generator
+        self._cache = cache
+        self._metrics = metrics
+        self._min_score = min_score
+
+    @property
+    def generator_id(self) -> str:
+        """What writes the answers; part of cache keys."""
+        return self._generator.id if self._generator else GENERATOR_ID
+
+    def ask(self, query: Query, *, bypass: bool = False) -> tuple[bytes, CacheState]:
+        """The answer as a JSON object, from the cache where it is current."""
+
+        def compute() -> tuple[bytes, bool]:
+            timings = Timings()
+            answer = self.answer(query, timings)
+            return _dumped(answer, timings), answer.fallback_reason is None
+
+        return self._cache.get("answer", self._key(query), compute, bypass=bypass)
+
+    def stream(self, query: Query, *, bypass: bool = False) -> Iterator[StreamEvent]:
+        """The answer in pieces, then whole; a cached one comes in one piece."""
+        key = self._key(query)
+        cached = None if bypass else self._cache.load("answer", key)
+        if cached is not None:
+            yield Final(cached, "hit")
+            return
+        state: CacheState = "bypass" if bypass else "miss"
+        timings = Timings()
+        found = self._retriever.retrieve(query, timings)
+        answer: Answer | None = None
+        if self._generator is not None and not self._abstains(query.text, found):
+            try:
+                answer = yield from self._streamed(self._generator, query.text, found, timings)
+            except GeneratorError as exc:
+                self._log_fallback(exc)
+                yield Reset(exc.reason)
+                answer = self._extracted(query.text, found, timings, exc.reason)
+                yield Delta(answer.text)
+        else:
+            answer = self._extracted(query.text, found, timings)
+            yield Delta(answer.text)
+        self._count(answer)
+        value = _dumped(answer, timings)
+        if answer.fallback_reason is None:
+            self._cache.save(key, value)
+        yield Final(value, state)
+
+    def answer(self, query: Query, timings: Timings) -> Answer:
+        """Answer now, without the cache."""
+        found = self._retriever.retrieve(query, timings)
+        answer = self._answered(query.text, found, timings)
+        self._count(answer)
+        return answer
+
+    def _answered(self, question: str, found: Retrieved, timings: Timings) -> Answer:
+        if self._generator is None or self._abstains(question, found):
+            return self._extracted(question, found, timings)
+        try:
+            with timings.stage("generate", self._metrics):
+                text = self._generator.generate(question, found.hits)
+            return self._checked(text, question, found)
+        except GeneratorError as exc:
+            self._log_fallback(exc)
+            return self._extracted(question, found, timings, exc.reason)
+
+    def _streamed(
+        self, generator: Generator, question: str, found: Retrieved, timings: Timings
+    ) -> Steps[Delta, None, Answer]:
+        pieces: list[str] = []
+        # Markers of sources that were not given never reach the client.
+        known = MarkerFilter(len(found.hits))
+        with timings.stage("generate", self._metrics):
+            for piece in generator.stream(question, found.hits):
+                pieces.append(piece)
+                shown = known.feed(piece)
+                if shown:
+                    yield Delta(shown)
+            shown = known.close()
+            if shown:
+                yield Delta(shown)
+        return self._checked("".join(pieces), question, found)
+
+    def _checked(self, text: str, question: str, found: Retrieved) -> Answer:
+        checked = check_citations(text, found.hits, question=question)
+        if checked.unknown:
+            log.warning(
+                "the LLM cited sources that were not given",
+                extra={"n_unknown": len(checked.unknown)},
+            )
+        return Answer(
+            text=checked.text,
+            citations=checked.citations,
+            grounded=checked.grounded,
+            generator=self.generator_id,
+        )
+
+    def _extracted(
+        self, question: str, found: Retrieved, timings: Timings, fallback_reason: str | None = None
+    ) -> Answer:
+        with timings.stage("extract", self._metrics):
+            if self._abstains(question, found):
+                return no_answer(fallback_reason=fallback_reason)
+            sentences = candidate_sentences(found.hits)
+            vectors = None
+            if found.vector is not None and sentences:
+                try:
+                    vectors = self._embedder.embed([s.text for s in sentences], urgent=True)
+                except UnavailableError:
+                    # Overlap alone is a decent answer; a busy embedder must not be an error here.
+                    log.warning("sentences are ranked without vectors: the embedder is busy")
+            answer = extract_answer(
+                question,
+                found.hits,
+                sentences,
+                sentence_vectors=vectors,
+                question_vector=found.vector if vectors is not None else None,
+            )
+            return replace(answer, fallback_reason=fallback_reason)
+
+    def _abstains(self, question: str, found: Retrieved) -> bool:
+        return abstains(
+            question,
+            found.hits,
+            top_cosine=found.top_cosine,
+            familiarity=found.familiarity,
+            min_score=self._min_score,
+        )
+
+    def _key(self, query: Query) -> str:
+        return self._retriever.key("answer", query, self.generator_id, self._min_score)
+
+    def _count(self, answer: Answer) -> None:
+        result = "grounded" if answer.grounded else "unknown"
+        self._metrics.count(
+            "answers",
+            generator="extractive" if answer.generator == GENERATOR_ID else "llm",
+            result="fallback" if answer.fallback_reason else result,
+        )
+
+    @staticmethod
+    def _log_fallback(exc: GeneratorError) -> None:
+        log.warning("the LLM failed, answering extractively", extra={"reason": exc.reason})
+
+
+def _dumped(answer: Answer, timings: Timings) -> bytes:
+    body: dict[str, Any] = {
+        "answer": answer.text,
+        "citations": [
+            asdict(citation) | {"score": round(citation.score, 6)} for citation in answer.citations
+        ],
+        "grounded": answer.grounded,
+        "generator": answer.generator,
+        "fallback_reason": answer.fallback_reason,
+        "stages": timings.ms,
+    }
+    return dump(body)

@@ -1,0 +1,104 @@
+"""Cached computations: one key, one computation at a time, nothing that fails is kept."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from ragdock.ports import Cache, Metrics
+
+__all__ = ["CacheState", "JsonCache", "SingleFlight"]
+
+T = TypeVar("T")
+CacheState: TypeAlias = Literal["hit", "miss", "bypass"]
+
+
+class _Flight(Generic[T]):
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.value: T | None = None
+        self.error: BaseException | None = None
+
+
+class SingleFlight:
+    """Callers of the same key at the same time share one computation."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[str, _Flight[Any]] = {}
+
+    def do(self, key: str, compute: Callable[[], T]) -> tuple[T, bool]:
+        """The value, and whether this caller computed it. The leader's error is everybody's."""
+        with self._lock:
+            flight = self._flights.get(key)
+            leader = flight is None
+            if flight is None:
+                flight = self._flights[key] = _Flight()
+        if not leader:
+            flight.done.wait()
+            if flight.error is not None:
+                raise flight.error
+            return flight.value, False  # type: ignore[return-value]
+        try:
+            flight.value = compute()
+        except BaseException as exc:
+            flight.error = exc
+            raise
+        finally:
+            with self._lock:
+                del self._flights[key]
+            flight.done.set()
+        return flight.value, True
+
+
+class JsonCache:
+    """JSON objects behind a `Cache`, counted by kind."""
+
+    def __init__(self, cache: Cache, ttl_seconds: int, metrics: Metrics) -> None:
+        self._cache = cache
+        self._ttl_seconds = ttl_seconds
+        self._metrics = metrics
+        self._flights = SingleFlight()
+
+    def load(self, kind: str, key: str) -> bytes | None:
+        """The JSON text kept under the key."""
+        if self._ttl_seconds == 0:
+            return None
+        value = self._cache.get(key)
+        self._metrics.count("cache", kind=kind, result="miss" if value is None else "hit")
+        return value
+
+    def save(self, key: str, value: bytes) -> None:
+        """Keep a JSON text."""
+        if self._ttl_seconds:
+            self._cache.set(key, value, self._ttl_seconds)
+
+    def get(
+        self, kind: str, key: str, compute: Callable[[], tuple[bytes, bool]], *, bypass: bool
+    ) -> tuple[bytes, CacheState]:
+        """The JSON text under the key, computed when absent.
+
+        `compute` answers the text and whether it may be kept. With `bypass` the cache is neither
+        read nor shared, but what was computed is kept for others.
+        """
+        if bypass:
+            return self._fill(key, compute), "bypass"
+        value = self.load(kind, key)
+        if value is not None:
+            return value, "hit"
+        return self._flights.do(key, lambda: self._fill(key, compute))[0], "miss"
+
+    def _fill(self, key: str, compute: Callable[[], tuple[bytes, bool]]) -> bytes:
+        value, keep = compute()
+        if keep:
+            self.save(key, value)
+        return value
+
+
+def dump(value: object) -> bytes:
+    """Compact JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
+        "utf-8", "backslashreplace"
+    )

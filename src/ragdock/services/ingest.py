@@ -1,0 +1,260 @@
+"""Ingestion: accept now, process soon; the ledger in the store is the only queue."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Final
+
+from ragdock.core.chunking import chunk_document
+from ragdock.errors import ConflictError, DocumentError, RagdockError, UnavailableError
+from ragdock.ports import Embedder, Metrics, Parser, Store
+from ragdock.types import Chunk, Job, JobState, ParsedDocument, Upload, Vectors
+
+__all__ = ["Ingester"]
+
+LEASE_SECONDS: Final = 60.0
+IDLE_SECONDS: Final = 0.5
+WAIT_STEP_SECONDS: Final = 0.1
+FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+log = logging.getLogger(__name__)
+
+
+class Ingester:
+    """Accepts documents, and works off the ledger in threads of this process."""
+
+    def __init__(
+        self,
+        store: Store,
+        parser: Parser,
+        embedder: Embedder,
+        metrics: Metrics,
+        *,
+        fingerprint: str,
+        chunk_tokens: int,
+        max_queue: int,
+        n_threads: int,
+    ) -> None:
+        self._store = store
+        self._parser = parser
+        self._embedder = embedder
+        self._metrics = metrics
+        self._fingerprint = fingerprint
+        self._chunk_tokens = chunk_tokens
+        self._max_queue = max_queue
+        # One more than embeds, so that one parses or commits while the others keep the cores busy.
+        self._n_slots = n_threads + 1
+        self._owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._finished = threading.Condition()
+        self._running: dict[int, float] = {}
+        self._thread: threading.Thread | None = None
+
+    # Accepting
+
+    def submit(self, collection: str, uploads: Sequence[Upload]) -> tuple[Job, ...]:
+        """Make the uploads durable; they are processed soon. Refuses when the ledger is full."""
+        depth = self._store.queue_depth()
+        waiting = depth[JobState.PENDING] + depth[JobState.PROCESSING]
+        if waiting + len(uploads) > self._max_queue:
+            self._metrics.count("refused", reason="queue_full")
+            raise UnavailableError(
+                f"{waiting} documents are waiting to be processed (RAG_MAX_QUEUE is "
+                f"{self._max_queue}); retry later.",
+                retry_after_seconds=10.0,
+                code="queue_full",
+            )
+        found = self._store.collection(collection)
+        if found.fingerprint != self._fingerprint:
+            raise ConflictError(
+                f"Collection {collection!r} was indexed with {found.fingerprint!r}, but the "
+                f"server runs {self._fingerprint!r}; restore the former RAG_EMBEDDER and "
+                "RAG_CHUNK_TOKENS, or drop and refill the collection.",
+                field="collection",
+                code="fingerprint_mismatch",
+            )
+        jobs = self._store.accept(collection, uploads)
+        for job in jobs:
+            if job.outcome == "unchanged":
+                self._metrics.count("ingested", outcome="unchanged")
+        self._wake.set()
+        return jobs
+
+    def wait(self, jobs: Sequence[Job], timeout_seconds: float) -> tuple[Job, ...]:
+        """The jobs as they are when all are finished, or when the time is over."""
+        deadline = time.monotonic() + timeout_seconds
+        current = tuple(jobs)
+        while True:
+            if all(job.state in FINISHED for job in current):
+                return current
+            left = deadline - time.monotonic()
+            if left <= 0 or self._stopping.is_set():
+                return current
+            # Another process may be the one that finishes it, so the store is asked as well.
+            with self._finished:
+                self._finished.wait(min(left, WAIT_STEP_SECONDS))
+            current = tuple(
+                job if job.state in FINISHED else self._store.job(job.id) for job in current
+            )
+
+    # Working
+
+    def start(self) -> None:
+        """Start the worker."""
+        self._thread = threading.Thread(target=self._work, name="ingest", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """Finish what is nearly done, give the rest back to the ledger."""
+        if self._thread is None:
+            return
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(timeout_seconds)
+        with self._tolerating("releasing claims"):
+            self._store.release(self._owner)
+        self._thread = None
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """Wait until the ledger holds nothing unfinished; False when the time is over."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            depth = self._store.queue_depth()
+            if not depth[JobState.PENDING] and not depth[JobState.PROCESSING]:
+                return True
+            with self._finished:
+                self._finished.wait(0.05)
+        return False
+
+    def ping(self) -> None:
+        """Return when the worker runs."""
+        if self._thread is None or not self._thread.is_alive():
+            raise UnavailableError("The ingestion worker has ended; restart the server.")
+
+    def _work(self) -> None:
+        renewed = time.monotonic()
+        with ThreadPoolExecutor(self._n_slots, "ingest") as pool:
+            while not self._stopping.is_set():
+                self._wake.clear()
+                claimed = 0
+                with self._tolerating("claiming"):
+                    claimed = self._claim(pool)
+                    if time.monotonic() - renewed > LEASE_SECONDS / 3:
+                        self._renew()
+                        renewed = time.monotonic()
+                if not claimed:
+                    self._wake.wait(IDLE_SECONDS)
+
+    def _claim(self, pool: ThreadPoolExecutor) -> int:
+        # A few more than run, so that a slot never waits for the next claim's transaction.
+        n_free = 2 * self._n_slots - len(self._running)
+        if n_free <= self._n_slots // 2:
+            return 0
+        jobs = self._store.claim(self._owner, n_free, LEASE_SECONDS)
+        for job in jobs:
+            self._running[job.id] = time.monotonic()
+            pool.submit(self._process, job)
+        return len(jobs)
+
+    def _renew(self) -> None:
+        running = list(self._running)
+        if running:
+            self._store.renew(self._owner, running, LEASE_SECONDS)
+
+    def _process(self, job: Job) -> None:
+        try:
+            if self._stopping.is_set():
+                return
+            finished = self._index(job)
+            self._metrics.count("ingested", outcome=finished.outcome or finished.state.value)
+            log.info("document indexed", extra=_facts(finished))
+        except DocumentError as exc:
+            self._failed(job, exc, retry_after_seconds=None)
+        except UnavailableError as exc:
+            pause = max(exc.retry_after_seconds, 2.0**job.attempt)
+            self._failed(job, exc, retry_after_seconds=pause)
+        except Exception as exc:
+            log.exception("document failed unexpectedly", extra=_facts(job))
+            unexpected = RagdockError(
+                f"Processing failed unexpectedly ({type(exc).__name__}); the log has the details."
+            )
+            self._failed(job, unexpected, retry_after_seconds=2.0**job.attempt)
+        finally:
+            self._running.pop(job.id, None)
+            with self._finished:
+                self._finished.notify_all()
+            self._wake.set()
+
+    def _index(self, job: Job) -> Job:
+        content = self._store.content(job.id)
+        with self._stage("parse"):
+            parsed = self._parser.parse(content, job.filename, job.media_type)
+        del content
+        with self._stage("chunk"):
+            chunks = chunk_document(
+                parsed, max_tokens=self._chunk_tokens, count_tokens=self._embedder.n_tokens
+            )
+        if not chunks:
+            raise DocumentError("The document holds no text to search.", code="no_text")
+        with self._stage("embed"):
+            vectors = self._embedded(chunks)
+        return self._commit(job, parsed, chunks, vectors)
+
+    def _embedded(self, chunks: Sequence[Chunk]) -> Vectors:
+        return self._embedder.embed([embedded_text(chunk) for chunk in chunks])
+
+    def _commit(
+        self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> Job:
+        with self._stage("commit"):
+            finished = self._store.commit_document(job, parsed, chunks, vectors)
+        self._metrics.count("ingested_chunks", len(chunks))
+        return finished
+
+    def _failed(self, job: Job, exc: RagdockError, *, retry_after_seconds: float | None) -> None:
+        with self._tolerating("recording a failure"):
+            after = self._store.fail(
+                job, exc.code, str(exc), retry_after_seconds=retry_after_seconds
+            )
+            outcome = "failed" if after.state is JobState.FAILED else "retried"
+            self._metrics.count("ingested", outcome=outcome)
+            log.warning("document %s", outcome, extra=_facts(after) | {"code": exc.code})
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._metrics.observe("ingest_stage", time.perf_counter() - start, stage=name)
+
+    @contextmanager
+    def _tolerating(self, what: str) -> Iterator[None]:
+        """Log what goes wrong and go on: the ledger keeps the work, the next round retries."""
+        try:
+            yield
+        except Exception:
+            log.exception("%s failed", what)
+            self._stopping.wait(IDLE_SECONDS)
+
+
+def embedded_text(chunk: Chunk) -> str:
+    """What is embedded for a chunk: its context, then its text."""
+    return f"{chunk.context}\n{chunk.text}" if chunk.context else chunk.text
+
+
+def _facts(job: Job) -> dict[str, object]:
+    return {
+        "job_id": job.id,
+        "collection": job.collection,
+        "document_id": job.document_id,
+        "outcome": job.outcome,
+        "attempt": job.attempt,
+    }
