@@ -145,6 +145,8 @@ class Api:
                 headers={"user-agent": f"ragdock/{__version__}", "accept": f"{JSON}, */*;q=0.5"},
                 # A proxy from the environment can't reach this machine's own loopback.
                 trust_env=not self._loopback,
+                # Reading the certificates takes 140 ms, and http has no use for them.
+                verify=self.url.startswith("https:"),
             )
         return self._client
 

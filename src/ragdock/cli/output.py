@@ -35,7 +35,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\
 
 
 class Progress(Protocol):
-    """A bar: `advance` after each step, `describe` when the work changes."""
+    """A bar: `advance` after each step, `describe` or `stage` when the work changes."""
 
     def advance(self, steps: int = 1) -> None:
         """Some steps are done."""
@@ -43,6 +43,10 @@ class Progress(Protocol):
 
     def describe(self, text: str) -> None:
         """Say what is going on."""
+        ...
+
+    def stage(self, text: str, done: int, total: int) -> None:
+        """Show another piece of work, so far done."""
         ...
 
 
@@ -138,6 +142,9 @@ class _Silent:
     def describe(self, text: str) -> None:
         pass
 
+    def stage(self, text: str, done: int, total: int) -> None:
+        pass
+
 
 class _Bar:
     def __init__(self, bars: RichProgress, task: TaskID) -> None:
@@ -149,3 +156,6 @@ class _Bar:
 
     def describe(self, text: str) -> None:
         self._bars.update(self._task, description=printable(text))
+
+    def stage(self, text: str, done: int, total: int) -> None:
+        self._bars.update(self._task, description=printable(text), completed=done, total=total)
