@@ -150,7 +150,7 @@ class Accepted(_Out):
     filename: str
     status: JobState
     job_id: int
-    outcome: Literal["indexed", "unchanged", "superseded", "deleted"] | None
+    outcome: str | None
     error: ErrorBody | None
 
     @classmethod
@@ -161,7 +161,7 @@ class Accepted(_Out):
             filename=job.filename,
             status=job.state,
             job_id=job.id,
-            outcome=job.outcome,  # type: ignore[arg-type]
+            outcome=job.outcome,
             error=_error_of(job),
         )
 

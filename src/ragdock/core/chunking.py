@@ -49,12 +49,12 @@ _CUT_BLOCK: Final = 0.0
 _CUT_LINE: Final = 0.1
 _CUT_BLANK_LINE: Final = 0.03
 _CUT_LEAD_IN: Final = 0.2
-_CUT_SENTENCE: Final = 0.3
-_CUT_PIECE: Final = 0.6
+_CUT_SENTENCE: Final = 0.5
+_CUT_PIECE: Final = 0.8
 _CUT_BELOW_HEADING: Final = 1.5
 
 _PACKED_SECTIONS_FILL: Final = 0.6  # Passages of several small sections stay below this.
-_TINY_FRACTION: Final = 16  # Neighbours in a block below max_tokens / 16 together are one unit.
+_TINY_FRACTION: Final = 16  # Neighbours below max_tokens / 16 together are one unit.
 _RUN_UNITS: Final = 2000  # Longer runs are cut at the next block, which bounds memory.
 _LONG_SPAN: Final = 10_000  # Characters; longer sentences are cut before they are counted.
 
@@ -71,6 +71,14 @@ class _Unit:
     context_tokens: int
     heading: bool = False
     opens_section: bool = False
+
+    def absorbs(self, other: _Unit, limit: int) -> bool:
+        """Whether both are so small that no cut between them is worth considering."""
+        return (
+            self.n_tokens + other.n_tokens <= limit
+            and not (self.heading or other.heading)
+            and self.context == other.context
+        )
 
 
 @dataclass(slots=True)
@@ -168,16 +176,24 @@ class _Chunker:
         yield start, end
 
     def _append(self, run: _Run, block: Block, start: int, end: int) -> None:
-        before = run.units[-1] if run.units else None
+        tiny = self.max_tokens // _TINY_FRACTION
         heading = block.kind is BlockKind.HEADING
-        for unit in self._units(block, start, end):
-            if before is not None:
+        outer, inner = self._context(block, inside=False), self._context(block, inside=True)
+        before = run.units[-1] if run.units else None
+        opens = True
+        for a, b, n_tokens, cut in self._pieces(block, start, end, outer[1], inner[1]):
+            unit = _Unit(a, b, n_tokens, cut, *(inner if a > block.start else outer), heading)
+            if before is not None and opens:
                 unit.cut = self._cut_between(before)
                 unit.opens_section = heading and not before.heading
-                before = None
-            unit.heading = heading
+            opens = False
+            if before is not None and before.absorbs(unit, tiny):
+                before.end = b
+                before.n_tokens += n_tokens
+                continue
             run.units.append(unit)
-            run.has_body |= not heading
+            before = unit
+        run.has_body |= bool(run.units) and not heading
 
     def _cut_between(self, before: _Unit) -> float:
         if before.heading:
@@ -186,22 +202,9 @@ class _Chunker:
 
     # Units of a block
 
-    def _units(self, block: Block, start: int, end: int) -> Iterator[_Unit]:
-        tiny = self.max_tokens // _TINY_FRACTION
-        pending: _Unit | None = None
-        for span_start, span_end, n_tokens, cut in self._pieces(block, start, end):
-            if pending and pending.n_tokens + n_tokens <= tiny:
-                pending.end = span_end
-                pending.n_tokens += n_tokens
-                continue
-            if pending:
-                yield pending
-            context, context_tokens = self._context(block, span_start)
-            pending = _Unit(span_start, span_end, n_tokens, cut, context, context_tokens)
-        if pending:
-            yield pending
-
-    def _pieces(self, block: Block, start: int, end: int) -> Iterator[tuple[int, int, int, float]]:
+    def _pieces(
+        self, block: Block, start: int, end: int, outer_tokens: int, inner_tokens: int
+    ) -> Iterator[tuple[int, int, int, float]]:
         """(start, end, tokens, cost of a cut before): sentences or lines, long ones divided."""
         text = self.text[start:end]
         by_line = block.kind in (BlockKind.TABLE, BlockKind.CODE, BlockKind.RECORD)
@@ -209,9 +212,12 @@ class _Chunker:
         for a, b in line_spans(text) if by_line else sentence_spans(text):
             cut = self._cut_within(block.kind, text, last_end, a)
             last_end = b
-            limit = self.max_tokens - self._context(block, start + a)[1]
-            for number, (c, d, n_tokens) in enumerate(self._divide(start + a, start + b, limit)):
-                yield c, d, n_tokens, (cut if number == 0 else _CUT_PIECE)
+            at_start = start + a == block.start
+            room = self.max_tokens - (outer_tokens if at_start else inner_tokens)
+            parts = self._divide(start + a, start + b, room, self.max_tokens - inner_tokens)
+            for c, d, n_tokens in parts:
+                yield c, d, n_tokens, cut
+                cut = _CUT_PIECE
 
     @staticmethod
     def _cut_within(kind: BlockKind, text: str, end: int, start: int) -> float:
@@ -221,8 +227,10 @@ class _Chunker:
             return _CUT_LINE if "\n" in text[end:start] else _CUT_SENTENCE
         return _CUT_BLANK_LINE if text.count("\n", end, start) > 1 else _CUT_LINE
 
-    def _divide(self, start: int, end: int, limit: int) -> Iterator[tuple[int, int, int]]:
-        """Parts of `text[start:end]` with at most `limit` tokens, of about the same length."""
+    def _divide(
+        self, start: int, end: int, limit: int, part_limit: int
+    ) -> Iterator[tuple[int, int, int]]:
+        """The span and its tokens if within the limit, else parts of about the same length."""
         stack = [(start, end)]
         while stack:
             a, b = stack.pop()
@@ -237,17 +245,19 @@ class _Chunker:
                     continue
                 # A little more than needed: parts differ in how dense their tokens are.
                 n_parts = min(length, max(2, -(-n_tokens * 21 // (limit * 20))))
+            limit = part_limit
             stack.extend(reversed(_divide_evenly(self.text, a, b, n_parts)))
 
     # Contexts
 
-    def _context(self, block: Block, start: int) -> tuple[str, int]:
+    def _context(self, block: Block, *, inside: bool) -> tuple[str, int]:
+        """Context and its tokens for a passage that starts at or inside the block."""
         names = [self.title, *(label for _, label in self.path)]
         label = ""
         if block.kind is BlockKind.HEADING:
             own = names.pop()
             names = [name for name in names if name != own]
-        elif block.kind is BlockKind.RECORD or start > block.start:
+        elif inside or block.kind is BlockKind.RECORD:
             label = _squeeze(block.label)
         key = (*names, "\n", label)
         if key not in self.contexts:
@@ -268,44 +278,47 @@ class _Chunker:
     def segment(self, units: list[_Unit]) -> Iterator[tuple[int, int, str]]:
         """(start, end, context) of the passages of a run."""
         sums = [0, *accumulate(unit.n_tokens for unit in units)]
+        firsts = [self._first_unit(units, sums, cut) for cut in range(len(units))]
         costs = [0.0]
-        origins = [(0, 0)]
+        cuts = [0]
         for end in range(1, len(units) + 1):
-            cost, cut, first = self._cheapest(units, sums, costs, end)
+            cost, cut = self._cheapest(units, sums, firsts, costs, end)
             costs.append(cost)
-            origins.append((cut, first))
+            cuts.append(cut)
         passages = []
         end = len(units)
         while end > 0:
-            cut, first = origins[end]
-            passages.append((units[first].start, units[end - 1].end, units[first].context))
+            cut = cuts[end]
+            first = units[firsts[cut]]
+            if sums[end] - sums[firsts[cut]] > self.max_tokens - first.context_tokens:
+                first = units[cut]  # A unit so long that no overlap fits beside it.
+            passages.append((first.start, units[end - 1].end, first.context))
             end = cut
         yield from reversed(passages)
 
     def _cheapest(
-        self, units: list[_Unit], sums: list[int], costs: list[float], end: int
-    ) -> tuple[float, int, int]:
-        """Least cost of `units[:end]`, where its last passage is cut off and where it begins."""
-        best = (float("inf"), end - 1, end - 1)
+        self, units: list[_Unit], sums: list[int], firsts: list[int], costs: list[float], end: int
+    ) -> tuple[float, int]:
+        """The least cost of `units[:end]`, and the unit at which its last passage is cut off."""
+        total = sums[end]
+        best, best_cut = float("inf"), end - 1
         packed = False
         for cut in range(end - 1, -1, -1):
-            if cut < end - 1 and sums[end] - sums[cut] > self.max_tokens:
+            if total - sums[cut] > self.max_tokens and cut < end - 1:
                 break
-            first = self._first_unit(units, sums, cut)
-            room = self.max_tokens - units[first].context_tokens
-            if sums[end] - sums[first] > room:
-                first = cut
-                room = self.max_tokens - units[first].context_tokens
-            n_tokens = sums[end] - sums[first]
+            unit = units[cut]
+            room = self.max_tokens - units[firsts[cut]].context_tokens
+            n_tokens = total - sums[firsts[cut]]
             if n_tokens > room and cut < end - 1:
                 continue
             if packed and n_tokens > room * _PACKED_SECTIONS_FILL:
                 break
-            empty = max(0.0, 1.0 - n_tokens / room)
-            cost = costs[cut] + empty * empty + (units[cut].cut if cut else 0.0)
-            best = min(best, (cost, cut, first))
-            packed |= units[cut].opens_section
-        return best
+            empty = 1.0 - n_tokens / room if n_tokens < room else 0.0
+            cost = costs[cut] + empty * empty + (unit.cut if cut else 0.0)
+            if cost < best:
+                best, best_cut = cost, cut
+            packed = packed or unit.opens_section
+        return best, best_cut
 
     def _first_unit(self, units: list[_Unit], sums: list[int], cut: int) -> int:
         """The unit at which a passage cut at `cut` begins: earlier, if there is an overlap."""

@@ -65,25 +65,26 @@ class _Asker:
         self._last_at = -1e9
 
     def check(self) -> Check:
+        start = time.monotonic()
         with self._condition:
-            now = time.monotonic()
-            if self._last is not None and now - self._last_at < self._dependency.fresh_seconds:
+            if self._last is not None and start - self._last_at < self._dependency.fresh_seconds:
                 return self._last
             if self._asking_since is None:
-                self._asking_since = now
+                self._asking_since = start
                 threading.Thread(
-                    target=self._ask, args=(now,), name=f"ping-{self._dependency.name}", daemon=True
+                    target=self._ask, name=f"ping-{self._dependency.name}", daemon=True
                 ).start()
-            deadline = self._asking_since + DEADLINE_SECONDS
-            while self._asking_since is not None and (left := deadline - time.monotonic()) > 0:
-                self._condition.wait(left)
-            if self._asking_since is None and self._last is not None:
+            asked_at = self._asking_since
+            left = asked_at + DEADLINE_SECONDS - start
+            self._condition.wait_for(lambda: self._last_at >= asked_at, max(0.0, left))
+            if self._last is not None and self._last_at >= asked_at:
                 return self._last
-            waited = time.monotonic() - (self._asking_since or now)
         self._metrics.gauge("dependency", 0, dependency=self._dependency.name)
+        waited = time.monotonic() - asked_at
         return self._told("down", waited, f"no answer in {DEADLINE_SECONDS:g} s")
 
-    def _ask(self, start: float) -> None:
+    def _ask(self) -> None:
+        start = time.monotonic()
         detail: str | None = None
         try:
             self._dependency.ping()

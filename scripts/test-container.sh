@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs tests/container on an engine of its own, with official base images or stand-ins.
+# Arguments go to pytest: scripts/test-container.sh -k stack -x
+# An engine from an earlier `eval "$(scripts/engine.sh start)"` is used and left running.
+# PYTHON names the interpreter with the packages of requirements/dev.txt.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ -z "${RAGDOCK_ENGINE_DIR:-}" ]; then
+    environment=$(scripts/engine.sh start)
+    eval "$environment"
+    trap 'scripts/engine.sh stop' EXIT
+fi
+environment=$(scripts/standin.sh)
+eval "$environment"
+RAGDOCK_CONTAINER_TESTS=1 "${PYTHON:-python}" -m pytest tests/container "$@"

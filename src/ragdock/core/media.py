@@ -1,0 +1,209 @@
+"""What a file is, and whether its name may be kept.
+
+Content outranks the name, the name outranks what the client declares: browsers declare what the
+name says, scripts declare nonsense, and a PDF named `.txt` is a PDF.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from ragdock.errors import InputError
+
+__all__ = [
+    "CODE_TYPES",
+    "CSV",
+    "DOCX",
+    "HTML",
+    "JSON",
+    "JSONL",
+    "MARKDOWN",
+    "PDF",
+    "PLAIN_TEXT",
+    "SUPPORTED",
+    "TSV",
+    "detect_media_type",
+    "safe_filename",
+]
+
+PLAIN_TEXT: Final = "text/plain"
+MARKDOWN: Final = "text/markdown"
+CSV: Final = "text/csv"
+TSV: Final = "text/tab-separated-values"
+JSON: Final = "application/json"
+JSONL: Final = "application/jsonl"
+HTML: Final = "text/html"
+PDF: Final = "application/pdf"
+DOCX: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+
+_TEXT_EXTENSIONS: Final = {
+    PLAIN_TEXT: "txt text log rst adoc asciidoc org srt vtt tex",
+    MARKDOWN: "md markdown mdown mkd mdx qmd rmd",
+    CSV: "csv",
+    TSV: "tsv tab",
+    JSON: "json geojson",
+    JSONL: "jsonl ndjson",
+    HTML: "html htm xhtml",
+    PDF: "pdf",
+    DOCX: "docx",
+}
+_CODE_EXTENSIONS: Final = {
+    "text/x-python": "py pyi pyw",
+    "text/javascript": "js mjs cjs jsx",
+    "text/x-typescript": "ts tsx mts cts",
+    "text/x-java": "java",
+    "text/x-kotlin": "kt kts",
+    "text/x-scala": "scala",
+    "text/x-c": "c h",
+    "text/x-c++": "cc cpp cxx hpp hh hxx",
+    "text/x-csharp": "cs",
+    "text/x-go": "go",
+    "text/x-rust": "rs",
+    "text/x-swift": "swift",
+    "text/x-ruby": "rb",
+    "text/x-php": "php",
+    "text/x-perl": "pl pm",
+    "text/x-lua": "lua",
+    "text/x-r": "r",
+    "text/x-julia": "jl",
+    "text/x-elixir": "ex exs",
+    "text/x-erlang": "erl",
+    "text/x-haskell": "hs",
+    "text/x-clojure": "clj cljs",
+    "text/x-dart": "dart",
+    "text/x-shellscript": "sh bash zsh fish",
+    "text/x-powershell": "ps1 psm1",
+    "text/x-sql": "sql",
+    "text/css": "css scss less",
+    "text/x-vue": "vue svelte",
+    "text/x-proto": "proto",
+    "text/x-graphql": "graphql gql",
+    "text/x-terraform": "tf",
+    "application/xml": "xml xsd xsl",
+    "application/yaml": "yaml yml",
+    "application/toml": "toml",
+    "text/x-properties": "ini cfg conf properties",
+}
+
+CODE_TYPES: Final = frozenset(_CODE_EXTENSIONS)
+"""Media types of source code and configuration, all handled alike."""
+
+SUPPORTED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        f".{extension}": media_type
+        for media_type, extensions in (_TEXT_EXTENSIONS | _CODE_EXTENSIONS).items()
+        for extension in extensions.split()
+    }
+)
+"""Media type by file extension, in lower case with the dot."""
+
+_TYPES: Final = frozenset(SUPPORTED.values())
+_ALIASES: Final = {
+    "text/x-markdown": MARKDOWN,
+    "application/csv": CSV,
+    "text/json": JSON,
+    "application/x-ndjson": JSONL,
+    "application/x-jsonlines": JSONL,
+    "application/jsonlines": JSONL,
+    "application/xhtml+xml": HTML,
+    "application/x-pdf": PDF,
+    "text/xml": "application/xml",
+    "text/yaml": "application/yaml",
+    "application/x-yaml": "application/yaml",
+    "application/javascript": "text/javascript",
+    "application/x-python": "text/x-python",
+    "application/x-sh": "text/x-shellscript",
+}
+_UNKNOWN_TYPES: Final = frozenset({"", "application/octet-stream", "binary/octet-stream"})
+
+_PDF: Final = b"%PDF-"
+_ZIP: Final = b"PK\x03\x04"
+_OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # Old Word, and DOCX with a password.
+_BINARY: Final = (
+    b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"\x1f\x8b", b"BZh", b"\xfd7zXZ",
+    b"7z\xbc\xaf", b"Rar!", b"\x7fELF", b"MZ\x90", b"\xca\xfe\xba\xbe", b"OggS", b"ID3", b"fLaC",
+    b"\x28\xb5\x2f\xfd", b"SQLite format 3", b"%!PS", b"{\\rtf", b"II*\x00", b"MM\x00*", b"wOF",
+    b"\x00asm", b"PAR1",
+)  # fmt: skip
+_HTML_START: Final = re.compile(
+    rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
+)
+_PDF_WINDOW: Final = 1024  # Readers accept that much before the header (PDF 1.7, annex H.3.4.1).
+
+MAX_NAME_BYTES: Final = 255
+_BAD_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_DIRECTION_MARKS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def detect_media_type(filename: str, declared: str | None, head: bytes) -> str | None:
+    """The media type of a file, or None if ragdock can't read such files.
+
+    `head` is the file's beginning (1 KiB or more). Magic bytes decide first, then the extension,
+    then the declared type, and a file without any of these is text if it looks like text.
+    """
+    dot = filename.rfind(".")
+    extension = filename[dot:].lower() if dot > 0 else ""
+    declared = (declared or "").split(";")[0].strip().lower()
+    declared = _ALIASES.get(declared, declared)
+    by_name = SUPPORTED.get(extension)
+    window = _PDF_WINDOW if by_name in (None, PDF) else len(_PDF)
+    if _PDF in head[:window]:
+        return PDF
+    if head.startswith(_ZIP):
+        is_docx = by_name == DOCX or (not extension and (declared == DOCX or b"word/" in head))
+        return DOCX if is_docx else None
+    if head.startswith(_OLE):
+        return DOCX if by_name == DOCX else None
+    if head.startswith(_BINARY) and by_name not in (PDF, DOCX):
+        return None
+    if by_name is not None:
+        return by_name
+    if declared in _TYPES:
+        return declared
+    if extension or declared not in _UNKNOWN_TYPES:
+        return None
+    if _HTML_START.match(head):
+        return HTML
+    return PLAIN_TEXT if _looks_like_text(head) else None
+
+
+def safe_filename(name: str) -> str:
+    """The name in NFC; `InputError` (`bad_filename`) unless it is a plain name of a file."""
+    normal = unicodedata.normalize("NFC", name)
+    problem = _name_problem(normal)
+    if problem is not None:
+        raise InputError(
+            f"The file name {problem}; send a plain name such as report.pdf.",
+            field="file",
+            code="bad_filename",
+        )
+    return normal
+
+
+def _name_problem(name: str) -> str | None:
+    if not name.strip():
+        return "is empty"
+    if "/" in name or "\\" in name or name.strip() in (".", ".."):
+        return "contains a path"
+    if any(unicodedata.category(c) in _BAD_CATEGORIES or c in _DIRECTION_MARKS for c in name):
+        return "contains control characters"
+    size_bytes = len(name.encode())
+    if size_bytes > MAX_NAME_BYTES:
+        return f"has {size_bytes} bytes and may have {MAX_NAME_BYTES}"
+    return None
+
+
+def _looks_like_text(head: bytes) -> bool:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    if b"\0" in head:
+        return False
+    try:
+        head.decode()
+    except UnicodeDecodeError as exc:
+        return exc.start >= len(head) - 3  # The head may end within a character.
+    return True

@@ -1,0 +1,208 @@
+"""The stack: `docker-compose up -d` with three versions of Compose, hardened, and answering."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import (
+    COMPOSE_PROGRAMS,
+    ROOT,
+    Stack,
+    ask,
+    copy_context,
+    docker,
+    inspect,
+    run,
+    upload,
+    volumes_of,
+)
+
+DATA = ROOT / "tests/data"
+
+
+@pytest.mark.parametrize("version", COMPOSE_PROGRAMS)
+def test_every_compose_brings_it_up_and_down(
+    version: str,
+    image: str,
+    compose_programs: None,
+    tmp_path: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Compose 1.29, 2 and 5 read the same file, build or take the image, reach healthy, clean up."""
+    directory = copy_context(tmp_path / f"compose{version}")
+    stack = Stack(directory, version)
+    stack.compose("config", "-q")
+    started = time.monotonic()
+    try:
+        # Compose 5 has no BuildKit of its own and wants buildx, which Debian 12 doesn't have.
+        stack.up("--no-build" if version == "5" else "--build")
+        report(f"compose {version}: up and healthy in {time.monotonic() - started:.0f} s")
+        assert_hardened(stack)
+        with stack.client() as client:
+            assert client.get("/health").json()["status"] == "ok"
+    finally:
+        stack.down("-v")
+    assert docker("ps", "-aq", "--filter", f"name={stack.project}") == ""
+    assert volumes_of(stack.project) == []
+
+
+def assert_hardened(stack: Stack) -> None:
+    """What each version made of the file's limits and restrictions."""
+    for service, user in (("web", "1000:1000"), ("redis", "999:1000")):
+        found = inspect(stack.container(service))
+        host = found["HostConfig"]
+        assert found["Config"]["User"] == user
+        assert host["ReadonlyRootfs"] is True
+        assert host["CapDrop"] == ["ALL"]
+        assert not host["CapAdd"]
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert host["Memory"] > 0
+        assert host["NanoCpus"] > 0
+        assert host["PidsLimit"] > 0
+        assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
+        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        assert not host["Privileged"]
+        networks = found["NetworkSettings"]["Networks"]
+        assert [name.endswith("rag-network") for name in networks] == [True]
+        status = docker("exec", stack.container(service), "cat", "/proc/1/status")
+        assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE), status
+        assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE), status
+    web, redis = inspect(stack.container("web")), inspect(stack.container("redis"))
+    assert web["NetworkSettings"]["Ports"] == {
+        "8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(stack.port)}]
+    }
+    assert not any(redis["NetworkSettings"]["Ports"].values())
+    # Longer than RAG_SHUTDOWN_SECONDS (8), or Docker would kill what still answers.
+    assert web["Config"]["StopTimeout"] >= 12
+
+
+def test_the_root_is_read_only(stack: Stack) -> None:
+    """Neither service can write outside its volume and /tmp."""
+    for service in ("web", "redis"):
+        name = stack.container(service)
+        done = run(["docker", "exec", name, "sh", "-c", "touch /x /data/x /tmp/x"], check=False)
+        assert "'/x'" in done.stderr or "/x:" in done.stderr, done.stderr
+        assert "Read-only file system" in done.stderr
+        assert "/data" not in done.stderr
+        assert "/tmp" not in done.stderr
+
+
+def test_redis_is_bounded_and_durable(stack: Stack) -> None:
+    """Redis may use 75 % of its limit, evicts the least used, and keeps an append-only file."""
+    name = stack.container("redis")
+
+    def config(option: str) -> str:
+        return docker("exec", name, "redis-cli", "--raw", "config", "get", option).splitlines()[-1]
+
+    limit_bytes = inspect(name)["HostConfig"]["Memory"]
+    assert 0.6 * limit_bytes <= int(config("maxmemory")) <= 0.75 * limit_bytes
+    assert config("maxmemory-policy") == "allkeys-lru"
+    assert config("appendonly") == "yes"
+    mounts = [(mount["Type"], mount["Destination"]) for mount in inspect(name)["Mounts"]]
+    assert ("volume", "/data") in mounts
+
+
+@pytest.mark.parametrize(
+    ("filename", "question", "expected"),
+    [
+        ("handbook.pdf", "How often is the primary mirror washed with distilled water?", "47"),
+        ("report.docx", "How many passengers were carried in 2024?", "48,210"),
+        ("guide.md", "How long must the button be held for a factory reset?", "17"),
+    ],
+)
+def test_a_document_goes_in_and_a_cited_answer_comes_out(
+    stack: Stack, filename: str, question: str, expected: str
+) -> None:
+    """A PDF, a Word file and Markdown are ingested; the answer cites the very passage."""
+    with stack.client() as client:
+        document = upload(client, DATA / filename)
+        answer = ask(client, question)
+        assert expected in answer["answer"], answer
+        assert answer["grounded"] is True
+        citation = next(c for c in answer["citations"] if c["filename"] == filename)
+        text = client.get(f"/v1/documents/{document['id']}/text").text
+        assert text[citation["start"] : citation["end"]] == citation["quote"]
+
+
+def test_the_sanity_script_passes_against_the_stack(stack: Stack) -> None:
+    """`python tests_docker_sanity.py` finds the running stack sound."""
+    script = [sys.executable, ROOT / "tests_docker_sanity.py"]
+    done = run(["env", f"RAGDOCK_URL={stack.url}", *script], cwd=stack.directory, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "live" in done.stdout
+    assert " 0 failed" in done.stdout
+
+
+def test_the_logs_are_json_lines(stack: Stack) -> None:
+    """In the container every line of the log is one JSON object."""
+    done = run(["docker", "logs", stack.container("web")])
+    lines = (done.stdout + done.stderr).splitlines()
+    assert lines
+    for line in lines:
+        assert isinstance(json.loads(line), dict), line
+
+
+def test_down_and_up_keeps_the_documents_and_the_cache(
+    image: str, compose_programs: None, tmp_path: Path
+) -> None:
+    """`down` keeps ./data and Redis's volume; `down -v` removes the volume, never ./data."""
+    stack = Stack(tmp_path / "keep")
+    try:
+        stack.up()
+        with stack.client() as client:
+            upload(client, DATA / "guide.md")
+            first = ask(client, "What is the idle power of the device?")
+        keys = redis_size(stack)
+        assert keys > 0
+        stack.down()
+        assert volumes_of(stack.project) != []
+        stack.up()
+        assert redis_size(stack) == keys
+        with stack.client() as client:
+            again = ask(client, "What is the idle power of the device?")
+        assert again["answer"] == first["answer"]
+    finally:
+        stack.down("-v")
+    assert volumes_of(stack.project) == []
+    assert list((stack.directory / "data").iterdir())
+
+
+def redis_size(stack: Stack) -> int:
+    return int(docker("exec", stack.container("redis"), "redis-cli", "dbsize"))
+
+
+def test_a_password_locks_redis_and_the_api_knows_it(
+    image: str, compose_programs: None, tmp_path: Path
+) -> None:
+    """REDIS_PASSWORD in `.env` reaches the server, its health check and the API."""
+    stack = Stack(tmp_path / "locked", environment={"REDIS_PASSWORD": "s3cret-of-the-test"})
+    try:
+        stack.up()
+        with stack.client() as client:
+            assert client.get("/health").json()["status"] == "ok"
+        name = stack.container("redis")
+        without = docker("exec", "-e", "REDISCLI_AUTH=", name, "redis-cli", "ping")
+        assert "NOAUTH" in without
+    finally:
+        stack.down("-v")
+
+
+def test_a_taken_port_is_named(image: str, compose_programs: None, tmp_path: Path) -> None:
+    """When WEB_PORT is taken, `up` fails and says which port it was."""
+    stack = Stack(tmp_path / "taken")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", stack.port))
+        taken.listen()
+        try:
+            said = stack.compose("up", "-d", "--no-build", check=False)
+        finally:
+            stack.down("-v")
+    assert str(stack.port) in said
+    assert "in use" in said or "already allocated" in said
