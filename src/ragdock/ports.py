@@ -239,7 +239,7 @@ class Generator(Protocol):
 
     @property
     def id(self) -> str:
-        """Names the model and the prompt; part of cache keys and of the answer."""
+        """Names the model; part of the answer and, with `PROMPT_ID`, of cache keys."""
         ...
 
     def generate(self, question: str, passages: Sequence[Hit]) -> str:
