@@ -6,7 +6,8 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator as Steps
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -246,7 +247,7 @@ class Generator(Protocol):
         """The whole answer text with [n] markers; raises `GeneratorError`."""
         ...
 
-    def stream(self, question: str, passages: Sequence[Hit]) -> Iterator[str]:
+    def stream(self, question: str, passages: Sequence[Hit]) -> Steps[str, None, None]:
         """The answer text in pieces; raises `GeneratorError`, also after some pieces."""
         ...
 
