@@ -228,7 +228,10 @@ class SearchContract(_Base):
         assert [one.score for one in result.hits] == pytest.approx(best[:10].tolist(), abs=1e-3)
         assert result.baseline == pytest.approx(float(best[:1000].mean()), abs=5e-3)
 
-    def test_a_reader_stays_at_its_generation(self, store: Store, open_store: OpenStore) -> None:
+    @pytest.mark.parametrize("asked_before", [True, False])
+    def test_a_reader_stays_at_its_generation(
+        self, store: Store, open_store: OpenStore, asked_before: bool
+    ) -> None:
         """What is written after the view was opened doesn't show, on any side, and nothing lacks.
 
         Another reader of the same handle is at the newest state meanwhile, and later changes of
@@ -241,6 +244,8 @@ class SearchContract(_Base):
         vector = EMBEDDER.embed(["common apples1"])[0]
         with store.reader("c") as old:
             generation = old.collection.generation
+            if asked_before:
+                assert len(old.dense(vector, 10).hits) == 3
             for n in range(3):
                 put(writer, f"d{n}", f"common pears{n}")
             put(writer, "d9", "common apples9")

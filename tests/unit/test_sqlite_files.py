@@ -408,7 +408,7 @@ def test_looking_for_the_dead_never_kills_the_living(directory: Path) -> None:
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     dead = 0
-    for _ in range(200):
+    for _ in range(500):
         owner = Owners(directory / "o")
         owner.hold("w")
         dead += looker.is_dead("w")

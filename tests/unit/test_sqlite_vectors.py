@@ -178,7 +178,10 @@ def test_a_damaged_file_is_ignored_and_written_anew(
 
 
 @pytest.mark.usefixtures("small")
-def test_a_file_of_another_history_is_ignored(store: SqliteStore, directory: Path) -> None:
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_a_file_of_another_history_is_ignored(
+    store: SqliteStore, directory: Path, asked_before: bool
+) -> None:
     """After a restored backup the same chunk ids mean other rows: the stale file must not count."""
     _add(store, "a", _rows(1))
     store.close()
@@ -190,8 +193,9 @@ def test_a_file_of_another_history_is_ignored(store: SqliteStore, directory: Pat
     store.close()
     path.write_bytes(backup)
     again = SqliteStore(directory)
-    _check(again, {"a": _rows(1)})  # The file's generation lies in the future.
-    _add(again, "c", _rows(3))
+    if asked_before:
+        _check(again, {"a": _rows(1)})  # The file's generation lies in the future.
+    _add(again, "c", _rows(3))  # Now it is the present one.
     again.close()
     last = SqliteStore(directory)
     _check(last, {"a": _rows(1), "c": _rows(3)})
