@@ -50,7 +50,7 @@ class _Run:
 
 def ingest(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Files and folders; - is stdin.")
+        list[Path], typer.Argument(metavar="PATH", help="Files and folders; - is stdin.")
     ],
     collection: Collection = "default",
     metadata: Annotated[

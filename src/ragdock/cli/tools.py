@@ -54,7 +54,7 @@ def evaluate(
     directory: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DIR]", help="corpus.jsonl, queries.jsonl and qrels.tsv [the sample corpus]."
+            metavar="DIR", help="corpus.jsonl, queries.jsonl and qrels.tsv [the sample corpus]."
         ),
     ] = None,
     limit_queries: Annotated[
