@@ -11,8 +11,6 @@ from ragdock.adapters.caches.memory import MemoryCache
 from ragdock.adapters.caches.redis import RedisCache
 from ragdock.adapters.caches.tiered import TieredCache
 from ragdock.adapters.embedders.minilm import MiniLmEmbedder
-from ragdock.adapters.embedders.openai import OpenAiEmbedder
-from ragdock.adapters.generators.openai import OpenAiGenerator
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteStore
@@ -139,6 +137,9 @@ def _embedder(settings: Settings, n_threads: int) -> Embedder:
     if settings.embed_base_url is None or settings.embed_model is None:
         missing = "RAG_EMBED_BASE_URL" if settings.embed_base_url is None else "RAG_EMBED_MODEL"
         raise ConfigurationError(f"{missing} is not set, but RAG_EMBEDDER=openai needs it.")
+    # Imported when named: a server without remote models needs no HTTP client in memory.
+    from ragdock.adapters.embedders.openai import OpenAiEmbedder
+
     key = settings.embed_api_key
     return OpenAiEmbedder(
         settings.embed_base_url,
@@ -154,6 +155,8 @@ def _generator(settings: Settings) -> Generator | None:
         return None
     if settings.llm_model is None:
         raise ConfigurationError("RAG_LLM_MODEL is not set, but RAG_LLM_BASE_URL is; name a model.")
+    from ragdock.adapters.generators.openai import OpenAiGenerator
+
     key = settings.llm_api_key
     return OpenAiGenerator(
         settings.llm_base_url,

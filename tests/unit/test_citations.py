@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +80,20 @@ def test_a_long_open_bracket_is_not_held_back() -> None:
     cleaner = MarkerFilter(1)
     shown = cleaner.feed("See [" + "1" * 200)
     assert len(shown) > 100
+
+
+def test_a_marker_has_a_longest_form() -> None:
+    """A list of numbers beyond any sense is text, streamed or not."""
+    text = f"See [{', '.join('1' * 60)}] and [1]."
+    assert clean(text, 3) == clean(text, 3, 5) == (text, [1], set())
+
+
+def test_hostile_text_takes_linear_time() -> None:
+    """A megabyte of brackets, backticks or numbers is read in a moment."""
+    for text in ("[" * 2**20, "`[1]`" * 2**17, "[1, " * 2**18, "``" * 2**19, " [1]" * 2**17):
+        started = time.perf_counter()
+        clean(text, 3)
+        assert time.perf_counter() - started < 10
 
 
 def test_strip_markers_removes_all() -> None:

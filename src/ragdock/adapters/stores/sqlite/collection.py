@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,15 @@ from typing import Any, Final
 import apsw
 import numpy as np
 
+from ragdock.adapters.stores.sqlite.blocks import Ranges
+from ragdock.adapters.stores.sqlite.changes import Change, delete_document
 from ragdock.adapters.stores.sqlite.connections import Database, fetch
-from ragdock.adapters.stores.sqlite.dense import DenseIndex, Ranges, quantise
+from ragdock.adapters.stores.sqlite.dense import DenseIndex
 from ragdock.adapters.stores.sqlite.lexical import LexicalIndex
 from ragdock.adapters.stores.sqlite.migrations import COLLECTION
-from ragdock.adapters.stores.sqlite.where import field_rows, where_documents
+from ragdock.adapters.stores.sqlite.where import where_documents
 from ragdock.core.filters import Filter
-from ragdock.core.terms import index_text
-from ragdock.errors import NotFoundError
+from ragdock.errors import NotFoundError, StoreError
 from ragdock.types import (
     Chunk,
     Collection,
@@ -31,14 +32,15 @@ from ragdock.types import (
     Job,
     ParsedDocument,
     ScoredChunk,
+    Upload,
     Vector,
     Vectors,
 )
 
 __all__ = ["CollectionFile", "CollectionReader"]
 
-KEEP_REMOVALS: Final = 10_000
-MAX_REMEMBERED_FILTERS: Final = 64
+MAX_RANGES: Final = 64
+MAX_RANGES_BYTES: Final = 16 * 2**20
 
 _DOCUMENT: Final = (
     "d.id, d.filename, d.media_type, d.title, d.size_bytes, d.sha256, d.version, d.n_characters, "
@@ -58,13 +60,15 @@ class CollectionFile:
         fingerprint: str,
         dim: int,
         created_at: float,
+        create: bool = False,
     ) -> None:
         self._name, self._id, self._fingerprint = name, collection_id, fingerprint
         self._created_at = created_at
-        self._database = Database(path, COLLECTION, cache_mb=16)
+        self._dim = dim
+        self._database = Database(path, COLLECTION, cache_mb=8, create=create)
         self._dense = DenseIndex(dim, path.with_suffix(".shared"))
         self._lexical = LexicalIndex()
-        self._ranges: OrderedDict[tuple[int, Filter], Ranges] = OrderedDict()
+        self._ranges = RangesCache()
 
     def close(self) -> None:
         """Close the file."""
@@ -89,76 +93,43 @@ class CollectionFile:
             created_at=self._created_at,
         )
 
+    def last_version(self) -> int:
+        """The highest ledger number that the file has seen."""
+        return int(self._database.query("SELECT last_version FROM state")[0][0])
+
     # Writing
 
     def replace(
         self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
     ) -> bool:
         """Put the job's document in place of its earlier version; False when a later one is in."""
-        rows8, scales = quantise(vectors)
-        rows16 = vectors.astype(np.float16)
-        words = [(index_text(chunk.text), index_text(chunk.context)) for chunk in chunks]
-        deflated = zlib.compress(parsed.text.encode("utf-8", "surrogatepass"), 1)
+        change = Change(job, parsed, chunks, vectors, self._dim)
         with self._database.write() as connection:
-            if _latest_version(connection, job.document_id) >= job.id:
-                return _version(connection, job.document_id) == job.id
-            generation = _next_generation(connection)
-            created_at = _remove(connection, job.document_id, generation) or job.created_at
-            connection.execute("DELETE FROM tombstones WHERE document_id = ?", (job.document_id,))
-            first = _next_chunk(connection)
-            n = _insert_document(connection, job, parsed, first, len(chunks), created_at)
-            connection.execute("INSERT INTO texts VALUES (?, ?)", (n, deflated))
-            connection.executemany(
-                "INSERT INTO fields VALUES (?, ?, ?, ?)",
-                [(n, *row) for row in field_rows(job.metadata)],
-            )
-            ids = range(first, first + len(chunks))
-            connection.executemany(
-                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (i, n, c.start, c.end, c.page, c.context, c.text)
-                    for i, c in zip(ids, chunks, strict=True)
-                ],
-            )
-            connection.executemany(
-                "INSERT INTO words (rowid, text, context) VALUES (?, ?, ?)",
-                [(i, *pair) for i, pair in zip(ids, words, strict=True)],
-            )
-            connection.executemany(
-                "INSERT INTO vectors8 VALUES (?, ?, ?)",
-                [(i, float(s), r.tobytes()) for i, s, r in zip(ids, scales, rows8, strict=True)],
-            )
-            connection.executemany(
-                "INSERT INTO vectors16 VALUES (?, ?)",
-                [(i, r.tobytes()) for i, r in zip(ids, rows16, strict=True)],
-            )
-            connection.execute(
-                "UPDATE state SET n_documents = n_documents + 1, n_chunks = n_chunks + ?",
-                (len(chunks),),
-            )
-            return True
+            applied = change.apply(connection)
+        self._database.give_back_space()
+        return applied
 
     def delete(self, document_id: str, version: int) -> None:
         """Remove the document if it is older than `version`, and refuse older writes from now."""
         with self._database.write() as connection:
-            if _latest_version(connection, document_id) >= version:
-                return
-            _remove(connection, document_id, _next_generation(connection))
-            connection.execute(
-                "INSERT INTO tombstones VALUES (?, ?) "
-                "ON CONFLICT (document_id) DO UPDATE SET version = excluded.version",
-                (document_id, version),
-            )
+            delete_document(connection, document_id, version)
+        self._database.give_back_space()
 
     # Reading
 
-    def has_version(self, document_id: str, filename: str, sha256: str, metadata: str) -> bool:
-        """Whether the searchable version has just this content, name and metadata."""
+    def version_like(self, upload: Upload) -> int | None:
+        """The searchable version, if it has just this upload's content, name and metadata."""
         rows = self._database.query(
-            "SELECT 1 FROM documents WHERE id = ? AND filename = ? AND sha256 = ? AND metadata = ?",
-            (document_id, filename, sha256, metadata),
+            "SELECT version FROM documents "
+            "WHERE id = ? AND filename = ? AND sha256 = ? AND metadata = ?",
+            (
+                upload.document_id,
+                upload.filename,
+                upload.sha256,
+                json.dumps(upload.metadata, sort_keys=True),
+            ),
         )
-        return bool(rows)
+        return int(rows[0][0]) if rows else None
 
     def document(self, document_id: str) -> Document:
         """One searchable document."""
@@ -186,14 +157,17 @@ class CollectionFile:
         )
         if not rows:
             raise _no_document(document_id, self._name)
-        return zlib.decompress(rows[0][0]).decode("utf-8", "surrogatepass")
+        return zlib.decompress(rows[0][0]).decode()
 
     @contextmanager
     def reader(self) -> Iterator[CollectionReader]:
         """A consistent view."""
         with self._database.read() as connection:
-            info = self._info(fetch(connection, _STATE)[0])
-            yield CollectionReader(self, connection, info)
+            reader = CollectionReader(self, connection, self._info(fetch(connection, _STATE)[0]))
+            try:
+                yield reader
+            finally:
+                reader.end()
 
     def _document(self, row: tuple[Any, ...]) -> Document:
         return Document(
@@ -218,7 +192,8 @@ class CollectionFile:
     ) -> Ranges | None:
         if not where:
             return None
-        key = (generation, where)
+        # By its words, not by its values: 1, 1.0 and true are equal in Python and not here.
+        key = (generation, repr(where))
         ranges = self._ranges.get(key)
         if ranges is None:
             condition, bindings = where_documents(where)
@@ -229,10 +204,33 @@ class CollectionFile:
                 bindings,
             )
             ranges = np.array(rows, np.int64).reshape(len(rows), 2)
-            self._ranges[key] = ranges
-            while len(self._ranges) > MAX_REMEMBERED_FILTERS:
-                self._ranges.popitem(last=False)
+            self._ranges.put(key, ranges)
         return ranges
+
+
+class RangesCache:
+    """What the latest filters let through, the least recently used going first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, str], Ranges] = OrderedDict()
+        self._n_bytes = 0
+
+    def get(self, key: tuple[int, str]) -> Ranges | None:
+        """The ranges, if they are kept."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: tuple[int, str], ranges: Ranges) -> None:
+        """Keep the ranges, and drop others beyond the limits."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = ranges
+                self._n_bytes += ranges.nbytes
+            while self._n_bytes > MAX_RANGES_BYTES or len(self._kept) > MAX_RANGES:
+                self._n_bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
 class CollectionReader:
@@ -242,8 +240,18 @@ class CollectionReader:
         self, file: CollectionFile, connection: apsw.Connection, collection: Collection
     ) -> None:
         self._file = file
-        self._connection = connection
+        self._open: apsw.Connection | None = connection
         self._collection = collection
+
+    def end(self) -> None:
+        """Let go of the connection, which another reader gets next."""
+        self._open = None
+
+    @property
+    def _connection(self) -> apsw.Connection:
+        if self._open is None:
+            raise StoreError("The reader is closed; open another.")
+        return self._open
 
     @property
     def collection(self) -> Collection:
@@ -309,100 +317,3 @@ def _no_document(document_id: str, collection: str) -> NotFoundError:
         field="path.document_id",
         code="document_not_found",
     )
-
-
-def _version(connection: apsw.Connection, document_id: str) -> int:
-    rows = fetch(connection, "SELECT version FROM documents WHERE id = ?", (document_id,))
-    return int(rows[0][0]) if rows else 0
-
-
-def _latest_version(connection: apsw.Connection, document_id: str) -> int:
-    rows = fetch(
-        connection,
-        "SELECT max(version) FROM (SELECT version FROM documents WHERE id = ? "
-        "UNION ALL SELECT version FROM tombstones WHERE document_id = ?)",
-        (document_id, document_id),
-    )
-    return int(rows[0][0] or 0)
-
-
-def _next_generation(connection: apsw.Connection) -> int:
-    rows = fetch(connection, "UPDATE state SET generation = generation + 1 RETURNING generation")
-    return int(rows[0][0])
-
-
-def _next_chunk(connection: apsw.Connection) -> int:
-    rows = fetch(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'chunks'")
-    return int(rows[0][0]) + 1 if rows else 1
-
-
-def _insert_document(
-    connection: apsw.Connection,
-    job: Job,
-    parsed: ParsedDocument,
-    first_chunk: int,
-    n_chunks: int,
-    created_at: float,
-) -> int:
-    connection.execute(
-        "INSERT INTO documents (id, filename, media_type, title, size_bytes, sha256, version, "
-        "n_characters, n_pages, metadata, created_at, updated_at, first_chunk, last_chunk) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            job.document_id,
-            job.filename,
-            job.media_type,
-            parsed.title,
-            job.size_bytes,
-            job.sha256,
-            job.id,
-            len(parsed.text),
-            len(parsed.pages),
-            json.dumps(job.metadata, sort_keys=True),
-            created_at,
-            time.time(),
-            first_chunk,
-            first_chunk + n_chunks - 1,
-        ),
-    )
-    return connection.last_insert_rowid()
-
-
-def _remove(connection: apsw.Connection, document_id: str, generation: int) -> float | None:
-    """Delete a document's rows; its creation time, or None when there was none."""
-    rows = fetch(
-        connection,
-        "DELETE FROM documents WHERE id = ? RETURNING n, first_chunk, last_chunk, created_at",
-        (document_id,),
-    )
-    if not rows:
-        return None
-    n, first, last, created_at = rows[0]
-    connection.execute("DELETE FROM texts WHERE document = ?", (n,))
-    connection.execute("DELETE FROM fields WHERE document = ?", (n,))
-    for table, column in (
-        ("words", "rowid"),
-        ("chunks", "id"),
-        ("vectors8", "chunk"),
-        ("vectors16", "chunk"),
-    ):
-        connection.execute(
-            f"DELETE FROM {table} WHERE {column} BETWEEN ? AND ?",
-            (first, last),
-        )
-    if last >= first:
-        connection.execute("INSERT INTO removals VALUES (?, ?, ?)", (generation, first, last))
-        _trim_removals(connection, generation)
-    connection.execute(
-        "UPDATE state SET n_documents = n_documents - 1, n_chunks = n_chunks - ?",
-        (last - first + 1,),
-    )
-    return float(created_at)
-
-
-def _trim_removals(connection: apsw.Connection, generation: int) -> None:
-    """Forget old removals; a process that missed them reads all vectors anew."""
-    if generation % KEEP_REMOVALS == 0:
-        floor = generation - KEEP_REMOVALS
-        connection.execute("DELETE FROM removals WHERE generation <= ?", (floor,))
-        connection.execute("UPDATE state SET removals_since = ?", (floor,))

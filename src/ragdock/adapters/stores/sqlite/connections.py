@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,24 @@ from typing import Any, Final
 
 import apsw
 
-from ragdock.errors import ConfigurationError, IntegrityError, StoreError
+from ragdock.errors import (
+    ConfigurationError,
+    InputError,
+    IntegrityError,
+    StoreError,
+    TooLargeError,
+)
 
 __all__ = ["Database", "Migration", "fetch", "require_safe_sqlite", "translated"]
 
 BUSY_TIMEOUT_MS: Final = 15_000
-MAX_IDLE_READERS: Final = 16
+MAX_IDLE_READERS: Final = 8
+CHECKPOINT_PAGES: Final = 1_000  # SQLite's own default: 4 MB of 4 KiB pages.
+# Overlapping readers keep a passive checkpoint from ever starting the WAL anew, so it would grow
+# without bound; from here on the writer waits for a moment without them.
+TRUNCATE_PAGES: Final = 16_384
+TRUNCATE_WAIT_MS: Final = 500
+VACUUM_STEP_PAGES: Final = 1_024
 OLDEST_SAFE_SQLITE: Final = (3, 51, 3)
 
 
@@ -47,21 +60,26 @@ def translated() -> Iterator[None]:
     """Turn every apsw error into one of ours."""
     try:
         yield
-    except (apsw.FullError, apsw.IOError) as exc:
-        full = isinstance(exc, apsw.FullError)
+    except apsw.FullError as exc:
         raise StoreError(
-            "The store's disk is full; free space and retry."
-            if full
-            else "The store's disk can't be read or written.",
-            retry_after_seconds=30.0 if full else 5.0,
-            code="disk_full" if full else "store_unavailable",
+            "The store's disk is full; free space and retry.",
+            retry_after_seconds=30.0,
+            code="disk_full",
+        ) from exc
+    except (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError) as exc:
+        raise StoreError(
+            "The store's disk can't be read or written.", retry_after_seconds=5.0
         ) from exc
     except (apsw.CorruptError, apsw.NotADBError) as exc:
         raise IntegrityError("A database file of the store is damaged; restore a backup.") from exc
     except (apsw.BusyError, apsw.LockedError) as exc:
         raise StoreError("The store is busy; retry shortly.", retry_after_seconds=1.0) from exc
+    except apsw.TooBigError as exc:
+        raise TooLargeError("SQLite keeps values of at most 1 GB; split the document.") from exc
     except apsw.Error as exc:
         raise StoreError("The store failed; the log has the cause.") from exc
+    except UnicodeEncodeError as exc:
+        raise InputError("The text holds half a surrogate pair, which UTF-8 can't say.") from exc
 
 
 class Database:
@@ -70,33 +88,72 @@ class Database:
     Writes are serialised in this process by a lock and between processes by BEGIN IMMEDIATE.
     """
 
-    def __init__(self, path: Path, migrations: Sequence[Migration], *, cache_mb: int = 8) -> None:
+    def __init__(
+        self,
+        path: Path,
+        migrations: Sequence[Migration],
+        *,
+        cache_mb: int = 8,
+        create: bool = True,
+    ) -> None:
+        """Open the file and bring its schema up to date; without `create` it must exist."""
         self.path = path
         self._cache_kib = cache_mb * 1024
         self._lock = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._idle_lock = threading.Lock()
         self._closed = False
+        self._wal_pages = 0
+        self._truncate_from_pages = TRUNCATE_PAGES
         with translated():
-            self._writer = self._connect(read_only=False)
-            self._migrate(migrations)
+            self._writer = self._open_writer(create=create)
+            try:
+                self._migrate(migrations)
+            except BaseException:
+                self._writer.close(True)
+                raise
 
-    def _connect(self, *, read_only: bool) -> apsw.Connection:
-        connection = apsw.Connection(str(self.path))
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        # One pragma a call: execute() stops at the first statement that returns a row.
-        for pragma in (
-            "journal_mode = wal",
-            "synchronous = full",
-            "foreign_keys = on",
-            "temp_store = memory",
-            "mmap_size = 0",
-            f"cache_size = -{self._cache_kib}",
-            "journal_size_limit = 67108864",
-            f"query_only = {'on' if read_only else 'off'}",
-        ):
-            fetch(connection, f"PRAGMA {pragma}")
+    def _open_writer(self, *, create: bool) -> apsw.Connection:
+        # Two processes that turn the same new file to WAL meet in a lock that knows no waiting.
+        deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        while True:
+            try:
+                connection = self._connect(read_only=False, create=create)
+            except apsw.BusyError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                connection.set_wal_hook(self._committed)
+                return connection
+
+    def _connect(self, *, read_only: bool, create: bool = False) -> apsw.Connection:
+        # Only `create` may make a file: a reader of a file that was just removed must fail.
+        flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+        connection = apsw.Connection(str(self.path), flags=flags)
+        try:
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            # One pragma a call: execute() stops at the first statement that returns a row.
+            for pragma in (
+                "auto_vacuum = incremental",  # Only takes effect before the first table.
+                "journal_mode = wal",
+                "synchronous = full",
+                "foreign_keys = on",
+                "temp_store = memory",
+                "mmap_size = 0",
+                f"cache_size = -{self._cache_kib}",
+                "journal_size_limit = 67108864",
+                f"query_only = {'on' if read_only else 'off'}",
+            ):
+                fetch(connection, f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close(True)
+            raise
         return connection
+
+    def _committed(self, _connection: apsw.Connection, _name: str, n_pages: int) -> int:
+        self._wal_pages = n_pages
+        return apsw.SQLITE_OK
 
     def _migrate(self, migrations: Sequence[Migration]) -> None:
         if self._version(self._writer) == len(migrations):
@@ -129,6 +186,34 @@ class Database:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Fold the WAL into the file now and then; a failure only postpones it."""
+        if self._wal_pages < CHECKPOINT_PAGES:
+            return
+        truncate = self._wal_pages >= self._truncate_from_pages
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
+        self._writer.set_busy_timeout(TRUNCATE_WAIT_MS)
+        try:
+            self._writer.wal_checkpoint(mode=mode)
+            self._wal_pages, self._truncate_from_pages = 0, TRUNCATE_PAGES
+        except apsw.BusyError:
+            # A long reader: wait for it again only when the WAL has grown by a quarter.
+            self._truncate_from_pages = self._wal_pages * 5 // 4
+        except apsw.FullError:
+            pass  # The commit is safe in the WAL; the next write will say that the disk is full.
+        finally:
+            self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+    def give_back_space(self) -> None:
+        """Return free pages to the disk, a step a call, once they are a quarter of the file."""
+        with self._lock, translated():
+            self._require_open()
+            free = fetch(self._writer, "PRAGMA freelist_count")[0][0]
+            pages = fetch(self._writer, "PRAGMA page_count")[0][0]
+            if free > VACUUM_STEP_PAGES and free * 4 > pages:
+                fetch(self._writer, f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})")
 
     @contextmanager
     def read(self) -> Iterator[apsw.Connection]:

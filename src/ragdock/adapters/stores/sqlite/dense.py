@@ -3,21 +3,18 @@
 The copy follows the file: before a search it applies what changed since (new chunk ids ascend,
 removed ranges are logged). Views are immutable, so searches run side by side with a refresh.
 
-Beyond `SHARE_FROM_ROWS` the bulk of the copy is a file that all processes map (one copy in the page
-cache instead of one a process, and a start without reading the vectors out of SQLite). The file is
-a cache: written under a lock, renamed into place when whole, rebuilt when absent or damaged.
+Beyond `SHARE_FROM_ROWS` the bulk of the copy is a file that all processes map: one copy in the page
+cache instead of one a process, and a start without reading the vectors out of SQLite.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import itertools
 import json
-import os
 import threading
-import zlib
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -25,7 +22,10 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from ragdock.adapters.stores.sqlite.blocks import EMPTY, Block, Ranges, Removal, View, joined
 from ragdock.adapters.stores.sqlite.connections import fetch
+from ragdock.adapters.stores.sqlite.shared import SharedFile
+from ragdock.errors import IntegrityError
 from ragdock.types import DenseResult, Int8Matrix, ScoredChunk, Vector, Vectors
 
 _cdist: Callable[..., Any] | None
@@ -34,10 +34,7 @@ try:
 except ImportError:  # pragma: no cover - the wheel lacks some platforms; NumPy is the fallback.
     _cdist = None
 
-__all__ = ["DenseIndex", "Ranges", "quantise", "scan"]
-
-Ranges = NDArray[np.int64]
-"""Shape (n, 2): first and last chunk id of the documents that a filter lets through, ascending."""
+__all__ = ["DenseIndex", "quantise", "scan"]
 
 SHARE_FROM_ROWS: Final = 20_000
 BLOCK_ROWS: Final = 16_384
@@ -45,7 +42,9 @@ BASELINE_TOP: Final = 1_000  # RETRIEVAL: t = mean cosine of the query's top 1,0
 RESCORE: Final = 3  # int8 with 3x rescoring finds the exact top k (recall 1.0 at 100k and 1M).
 COMPACT_FROM_ROWS: Final = 10_000
 GATHER_BELOW: Final = 0.25
-_MAGIC: Final = b"RDOCKI8\x01"
+MAX_TAIL_BLOCKS: Final = 8
+KEEP_REMOVALS: Final = 256  # How far back a view serves readers that are slower than the writers.
+SHARE_PAUSE_SECONDS: Final = 30.0
 
 
 def quantise(vectors: Vectors) -> tuple[Int8Matrix, NDArray[np.float32]]:
@@ -63,54 +62,6 @@ def scan(query: Int8Matrix, rows: Int8Matrix) -> NDArray[np.float32]:
     return cast("NDArray[np.float32]", rows.astype(np.float32) @ query[0].astype(np.float32))
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Rows in order of chunk id; `alive` is None while all are."""
-
-    ids: NDArray[np.int64]
-    scales: NDArray[np.float32]
-    rows: Int8Matrix
-    alive: NDArray[np.bool_] | None = None
-
-    def without(self, first: int, last: int) -> _Block:
-        low, high = np.searchsorted(self.ids, [first, last + 1])
-        if low == high:
-            return self
-        alive = np.ones(len(self.ids), np.bool_) if self.alive is None else self.alive.copy()
-        alive[low:high] = False
-        return replace(self, alive=alive)
-
-    def only(self, ranges: Ranges) -> NDArray[np.int64]:
-        """Positions of the rows inside the ranges."""
-        lows = np.searchsorted(self.ids, ranges[:, 0])
-        highs = np.searchsorted(self.ids, ranges[:, 1], side="right")
-        lengths = highs - lows
-        if not lengths.any():
-            return np.empty(0, np.int64)
-        offsets = np.repeat(lows - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths)
-        return cast("NDArray[np.int64]", offsets + np.arange(int(lengths.sum())))
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    generation: int
-    last_id: int
-    blocks: tuple[_Block, ...]
-
-    @property
-    def n_rows(self) -> int:
-        return sum(len(block.ids) for block in self.blocks)
-
-    @property
-    def n_dead(self) -> int:
-        return sum(
-            int(len(b.ids) - np.count_nonzero(b.alive)) for b in self.blocks if b.alive is not None
-        )
-
-
-_EMPTY: Final = _View(generation=-1, last_id=0, blocks=())
-
-
 class DenseIndex:
     """One process's copy of one collection's vectors."""
 
@@ -118,10 +69,11 @@ class DenseIndex:
         self, dim: int, share_dir: Path, *, share_from_rows: int = SHARE_FROM_ROWS
     ) -> None:
         self._dim = dim
-        self._share_dir = share_dir
+        self._shared = SharedFile(share_dir, dim)
         self._share_from_rows = share_from_rows
+        self._next_share = 0.0
         self._lock = threading.Lock()
-        self._view = _EMPTY
+        self._view = EMPTY
 
     def search(
         self,
@@ -132,150 +84,131 @@ class DenseIndex:
         ranges: Ranges | None,
     ) -> DenseResult:
         """The `limit` nearest chunks as of the connection's read transaction."""
-        view = self._refreshed(connection, generation)
+        if vector.shape != (self._dim,):
+            raise IntegrityError(
+                f"The query's vector has shape {vector.shape}, the collection's ({self._dim},)."
+            )
+        view = self._view_at(connection, generation)
         ids, scores = _candidates(view, vector, max(limit * RESCORE, BASELINE_TOP), ranges)
         if not len(ids):
             return DenseResult((), 0.0)
         baseline = float(scores[:BASELINE_TOP].mean())
-        hits = rescore(connection, ids[: limit * RESCORE].tolist(), vector)
+        hits = _rescored(connection, ids[: limit * RESCORE].tolist(), vector)
         hits.sort(key=lambda hit: (-hit.score, hit.chunk_id))
         return DenseResult(tuple(hits[:limit]), baseline)
 
-    def _refreshed(self, connection: apsw.Connection, generation: int) -> _View:
+    def _view_at(self, connection: apsw.Connection, generation: int) -> View:
+        """The vectors as the transaction sees them, which others may have moved on from."""
         view = self._view
-        if view.generation >= generation:
+        if view.generation < generation:
+            with self._lock:
+                view = self._view
+                if view.generation < generation:
+                    view = self._view = self._follow(connection, view, generation)
+        if view.generation == generation:
             return view
-        with self._lock:
-            if self._view.generation < generation:
-                self._view = self._follow(connection, generation)
-            return self._view
+        if generation < view.floor:  # It was compacted under a slow reader: rare, so just read.
+            return _follow(connection, EMPTY, generation, self._dim)
+        (last_id,) = fetch(connection, "SELECT coalesce(max(chunk), 0) FROM vectors8")[0]
+        return view.back_at(generation, last_id)
 
-    def _follow(self, connection: apsw.Connection, generation: int) -> _View:
-        view = self._view
-        if view is _EMPTY:
-            view = self._load_shared() or _EMPTY
-        (since,) = fetch(connection, "SELECT removals_since FROM state")[0]
-        if view.generation < since:
-            view = _EMPTY
-        blocks = view.blocks
+    def _follow(self, connection: apsw.Connection, view: View, generation: int) -> View:
+        if view is EMPTY:
+            view = self._shared.load(connection, generation) or EMPTY
+        view = _follow(connection, view, generation, self._dim)
+        if not view.blocks:
+            return view
+        head, *tail = view.blocks
+        n_tail = view.n_rows - len(head.ids)
+        n_dead = view.n_dead
+        share = n_tail >= max(self._share_from_rows, len(head.ids) // 2) or (
+            view.mapped_at < 0 and view.n_rows >= self._share_from_rows
+        )
+        if n_dead > COMPACT_FROM_ROWS and n_dead * 3 > view.n_rows:
+            return self._compact(connection, view)
+        if share and time.monotonic() >= self._next_share:
+            return self._compact(connection, view)
+        if len(tail) > MAX_TAIL_BLOCKS:
+            return replace(view, blocks=(head, joined(tail)), floor=view.generation)
+        return view
+
+    def _compact(self, connection: apsw.Connection, view: View) -> View:
+        """One block of living rows: the shared file, once they are many."""
+        # Another process may have written a file since ours was mapped.
+        theirs = self._shared.load(connection, view.generation)
+        n_alive = view.n_rows - view.n_dead
+        newer = theirs is not None and theirs.mapped_at > view.mapped_at
+        if theirs is not None and newer and abs(theirs.n_rows - n_alive) * 4 <= n_alive:
+            return _follow(connection, theirs, view.generation, self._dim)
+        block = view.blocks[0] if len(view.blocks) == 1 else joined(view.blocks)
+        if block.alive is not None:
+            block = joined([block])
+        if not len(block.ids):
+            return View(view.generation, view.last_id, (), floor=view.generation)
+        view = View(view.generation, view.last_id, (block,), floor=view.generation)
+        if len(block.ids) < self._share_from_rows:
+            return view
+        # Where the file can't be written, or another process is just writing it, ask again later.
+        self._next_share = time.monotonic() + SHARE_PAUSE_SECONDS
+        return self._shared.write(view)
+
+
+def _follow(connection: apsw.Connection, view: View, generation: int, dim: int) -> View:
+    """The view moved on to the transaction's generation; read whole when the log is too short."""
+    (since,) = fetch(connection, "SELECT removals_since FROM state")[0]
+    if view.generation < since:
+        view = EMPTY
+    removed: list[Removal] = []
+    if view is not EMPTY:
         removed = fetch(
             connection,
-            "SELECT first_chunk, last_chunk FROM removals WHERE generation > ?",
+            "SELECT generation, first_chunk, last_chunk FROM removals WHERE generation > ? "
+            "ORDER BY generation",
             (view.generation,),
         )
-        for first, last in removed:
-            blocks = tuple(block.without(first, last) for block in blocks)
-        added = _read_rows(connection, view.last_id, self._dim)
-        if len(added.ids):
-            blocks = (*blocks, added)
-        last_id = int(added.ids[-1]) if len(added.ids) else view.last_id
-        return self._tidy(_View(generation, last_id, blocks))
-
-    def _tidy(self, view: _View) -> _View:
-        """Join small blocks, drop dead rows once they are many, share what is large."""
-        head, *tail = view.blocks or (None,)
-        if head is None:
-            return view
-        n_dead, n_tail = view.n_dead, view.n_rows - len(head.ids)
-        wasteful = n_dead > COMPACT_FROM_ROWS and n_dead * 3 > view.n_rows
-        if wasteful or n_tail >= max(self._share_from_rows, len(head.ids) // 2):
-            view = replace(view, blocks=(_joined(view.blocks, drop_dead=True),))
-            if view.n_rows >= self._share_from_rows:
-                return self._share(view)
-        elif len(tail) > 8:
-            view = replace(view, blocks=(head, _joined(tuple(tail), drop_dead=True)))
-        return view
-
-    # The shared file: magic, 8-byte header length, JSON header, ids, scales, rows.
-
-    def _share(self, view: _View) -> _View:
-        """Write the rows for all processes to map; without a writable directory keep our own."""
-        block = view.blocks[0]
-        header = json.dumps(
-            {
-                "dim": self._dim,
-                "generation": view.generation,
-                "last_id": view.last_id,
-                "n": len(block.ids),
-            }
-        ).encode()
-        header += b" " * (-len(header) % 8)
-        with contextlib.suppress(OSError), self._share_lock():
-            temporary = self._share_dir / f"vectors.{os.getpid()}.tmp"
-            with temporary.open("wb") as file:
-                file.write(_MAGIC + len(header).to_bytes(4, "little"))
-                file.write(zlib.crc32(header).to_bytes(4, "little") + header)
-                for array in (block.ids, block.scales, block.rows):
-                    file.write(np.ascontiguousarray(array).data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._share_dir / "vectors.i8")
-            shared = self._load_shared()
-            if shared is not None and shared.generation == view.generation:
-                return shared
-        return view
-
-    @contextlib.contextmanager
-    def _share_lock(self) -> Iterator[None]:
-        self._share_dir.mkdir(parents=True, exist_ok=True)
-        with (self._share_dir / "lock").open("w") as file:
-            # BlockingIOError is an OSError: another process is writing the same thing.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-
-    def _load_shared(self) -> _View | None:
-        path = self._share_dir / "vectors.i8"
-        try:
-            with path.open("rb") as file:
-                prefix = file.read(16)
-                size = int.from_bytes(prefix[8:12], "little")
-                header = file.read(size)
-                n_bytes = os.fstat(file.fileno()).st_size
-                if prefix[:8] != _MAGIC or zlib.crc32(header) != int.from_bytes(
-                    prefix[12:16], "little"
-                ):
-                    return None
-                facts = json.loads(header)
-                n, dim = facts["n"], facts["dim"]
-                start = 16 + size
-                if dim != self._dim or n_bytes != start + n * (8 + 4 + dim) or not n:
-                    return None
-                mapped = np.memmap(file, np.uint8, "r", start, (n * (12 + dim),))
-        except (OSError, ValueError, KeyError):
-            return None
-        block = _Block(
-            mapped[: 8 * n].view(np.int64),
-            mapped[8 * n : 12 * n].view(np.float32),
-            mapped[12 * n :].view(np.int8).reshape(n, dim),
-        )
-        return _View(facts["generation"], facts["last_id"], (block,))
+    dead = [(first, last) for _, first, last in removed]
+    blocks = tuple(block.marked(dead, alive=False) for block in view.blocks)
+    added = _read_rows(connection, view.last_id, dim)
+    if len(added.ids):
+        blocks = (*blocks, added)
+    last_id = int(added.ids[-1]) if len(added.ids) else view.last_id
+    # What was read whole knows nothing of the time before.
+    floor = generation if view is EMPTY else view.floor
+    removals = (*view.removals, *removed)
+    if len(removals) > KEEP_REMOVALS:
+        floor = max(floor, removals[-KEEP_REMOVALS - 1][0])
+        removals = removals[-KEEP_REMOVALS:]
+    return View(generation, last_id, blocks, removals, floor, view.mapped_at)
 
 
-def _read_rows(connection: apsw.Connection, after: int, dim: int) -> _Block:
-    rows = fetch(
-        connection,
-        "SELECT chunk, scale, row FROM vectors8 WHERE chunk > ? ORDER BY chunk",
-        (after,),
+def _read_rows(connection: apsw.Connection, after: int, dim: int) -> Block:
+    """All rows beyond an id, in pieces: a million rows as Python objects would take a gigabyte."""
+    cursor = connection.execute(
+        "SELECT chunk, scale, row FROM vectors8 WHERE chunk > ? ORDER BY chunk", (after,)
     )
-    ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-    scales = np.fromiter((row[1] for row in rows), np.float32, len(rows))
-    matrix = np.frombuffer(b"".join(row[2] for row in rows), np.int8).reshape(len(rows), dim)
-    return _Block(ids, scales, matrix)
-
-
-def _joined(blocks: Sequence[_Block], *, drop_dead: bool) -> _Block:
-    keep = [
-        slice(None) if b.alive is None or not drop_dead else np.flatnonzero(b.alive) for b in blocks
-    ]
-    return _Block(
-        np.concatenate([b.ids[k] for b, k in zip(blocks, keep, strict=True)]),
-        np.concatenate([b.scales[k] for b, k in zip(blocks, keep, strict=True)]),
-        np.concatenate([b.rows[k] for b, k in zip(blocks, keep, strict=True)]),
-    )
+    pieces: list[Block] = []
+    while rows := list(itertools.islice(cursor, BLOCK_ROWS)):
+        ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        scales = np.fromiter((row[1] for row in rows), np.float32, len(rows))
+        matrix = np.frombuffer(b"".join([row[2] for row in rows]), np.int8)
+        pieces.append(Block(ids, scales, matrix.reshape(len(rows), dim)))
+    if len(pieces) == 1:
+        return pieces[0]
+    n_rows = sum(len(piece.ids) for piece in pieces)
+    whole = np.empty((n_rows, dim), np.int8)
+    ids = np.concatenate([np.empty(0, np.int64), *(piece.ids for piece in pieces)])
+    scales = np.concatenate([np.empty(0, np.float32), *(piece.scales for piece in pieces)])
+    start = 0
+    pieces.reverse()
+    while pieces:  # Each piece is freed as soon as it is copied.
+        piece = pieces.pop()
+        whole[start : start + len(piece.ids)] = piece.rows
+        start += len(piece.ids)
+    return Block(ids, scales, whole)
 
 
 def _candidates(
-    view: _View, vector: Vector, n_wanted: int, ranges: Ranges | None
+    view: View, vector: Vector, n_wanted: int, ranges: Ranges | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The best `n_wanted` rows by int8 score, best first: ids and approximate cosines."""
     query8, query_scale = quantise(vector[None, :])
@@ -296,7 +229,9 @@ def _candidates(
     return all_ids[order], all_scores[order]
 
 
-def _block_scores(block: _Block, query8: Int8Matrix, positions: NDArray[np.int64] | None):  # type: ignore[no-untyped-def]
+def _block_scores(
+    block: Block, query8: Int8Matrix, positions: NDArray[np.int64] | None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield (ids, scores) by pieces of `BLOCK_ROWS`; dead or filtered rows score -inf."""
     n_rows = len(block.ids)
     if positions is not None and len(positions) < n_rows * GATHER_BELOW:
@@ -327,7 +262,7 @@ def _top(scores: NDArray[np.float32], n_wanted: int) -> NDArray[np.int64]:
     return np.argpartition(scores, len(scores) - n_wanted)[len(scores) - n_wanted :]
 
 
-def rescore(
+def _rescored(
     connection: apsw.Connection, chunk_ids: Sequence[int], vector: Vector
 ) -> list[ScoredChunk]:
     """Cosines from the float16 rows; ids that the transaction doesn't see are left out."""

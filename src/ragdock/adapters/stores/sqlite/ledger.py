@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import apsw
@@ -18,6 +18,8 @@ __all__ = ["Ledger"]
 
 MAX_ATTEMPTS: Final = 5
 KEEP_FINISHED: Final = 100_000
+TRIM_BATCH: Final = 1_000
+_POISON: Final = "The worker died or hung on this document in every attempt."
 
 _COLUMNS: Final = (
     "l.id, l.collection_id, c.name, l.document_id, l.kind, l.state, l.filename, l.media_type, "
@@ -35,48 +37,71 @@ class Ledger:
         self._catalogue = catalogue
         self._owners = owners
 
+    def raise_floor(self, version: int) -> None:
+        """Number new rows above `version` (a restored catalogue may be older than its files)."""
+        if self._last_number(self._catalogue.query) >= version:
+            return
+        with self._catalogue.write() as connection:
+            if self._last_number(lambda sql: fetch(connection, sql)) < version:
+                connection.execute("DELETE FROM sqlite_sequence WHERE name = 'ledger'")
+                connection.execute("INSERT INTO sqlite_sequence VALUES ('ledger', ?)", (version,))
+
+    @staticmethod
+    def _last_number(query: Callable[[str], list[Any]]) -> int:
+        rows = query("SELECT seq FROM sqlite_sequence WHERE name = 'ledger'")
+        return int(rows[0][0]) if rows else 0
+
     def add(
-        self, collection_id: str, uploads: Sequence[Upload], unchanged: Sequence[bool]
+        self, collection_id: str, uploads: Sequence[Upload], same_as: Sequence[int | None]
     ) -> tuple[Job, ...]:
         """One row an upload, in one transaction; content is kept until the job is finished.
 
-        `unchanged` uploads become finished rows; one equal to the newest open row of its document
-        answers that row.
+        `same_as` holds the searchable version that an upload equals, if any: without a later write
+        it becomes a finished row. One equal to the newest open row of its document answers that.
         """
         with self._catalogue.write() as connection:
+            if not fetch(connection, "SELECT 1 FROM collections WHERE id = ?", (collection_id,)):
+                raise NotFoundError(
+                    "The collection was dropped meanwhile.",
+                    field="collection",
+                    code="collection_not_found",
+                )
             ids = [
-                self._add_one(connection, collection_id, upload, same)
-                for upload, same in zip(uploads, unchanged, strict=True)
+                self._add_one(connection, collection_id, upload, version)
+                for upload, version in zip(uploads, same_as, strict=True)
             ]
-            self._trim(connection, ids[-1] if ids else 0)
+            self._trim(connection)
             return tuple(self._read_one(connection, job_id) for job_id in ids)
 
     def _add_one(
-        self, connection: apsw.Connection, collection_id: str, upload: Upload, unchanged: bool
+        self, connection: apsw.Connection, collection_id: str, upload: Upload, same_as: int | None
     ) -> int:
         metadata = json.dumps(upload.metadata, sort_keys=True)
+        key = (collection_id, upload.document_id)
         newest = fetch(
             connection,
             f"SELECT id, kind, sha256, filename, metadata FROM ledger WHERE collection_id = ? "
             f"AND document_id = ? AND state IN {_OPEN} ORDER BY id DESC LIMIT 1",
-            (collection_id, upload.document_id),
+            key,
         )
-        if newest:
-            same = (JobKind.INDEX, upload.sha256, upload.filename, metadata)
-            if newest[0][1:] == same:
-                return int(newest[0][0])
-            unchanged = False  # A later write is on its way, so this one isn't a no-op.
+        asked = (JobKind.INDEX, upload.sha256, upload.filename, metadata)
+        if newest and newest[0][1:] == asked:
+            return int(newest[0][0])
+        unchanged = same_as is not None and not fetch(
+            connection,
+            f"SELECT 1 FROM ledger WHERE collection_id = ? AND document_id = ? AND id > ? "
+            f"AND (state IN {_OPEN} OR outcome IN ('indexed', 'deleted')) LIMIT 1",
+            (*key, same_as),
+        )
         now = time.time()
-        state = JobState.DONE if unchanged else JobState.PENDING
         connection.execute(
             "INSERT INTO ledger (collection_id, document_id, kind, state, filename, media_type, "
             "size_bytes, sha256, metadata, outcome, created_at, updated_at) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                collection_id,
-                upload.document_id,
+                *key,
                 JobKind.INDEX.value,
-                state.value,
+                JobState.DONE.value if unchanged else JobState.PENDING.value,
                 upload.filename,
                 upload.media_type,
                 len(upload.content),
@@ -89,17 +114,17 @@ class Ledger:
         )
         job_id = connection.last_insert_rowid()
         if not unchanged:
-            connection.execute(
-                "INSERT INTO contents (job_id, content) VALUES (?, ?)", (job_id, upload.content)
-            )
+            connection.execute("INSERT INTO contents VALUES (?, ?)", (job_id, upload.content))
         return job_id
 
     @staticmethod
-    def _trim(connection: apsw.Connection, newest: int) -> None:
-        if newest > KEEP_FINISHED and newest % 100 == 0:
+    def _trim(connection: apsw.Connection) -> None:
+        """Forget the oldest finished rows, in batches; versions in the collections stay."""
+        oldest = fetch(connection, "SELECT min(id), max(id) FROM ledger")[0]
+        if oldest[0] is not None and oldest[1] - oldest[0] > KEEP_FINISHED + TRIM_BATCH:
             connection.execute(
                 f"DELETE FROM ledger WHERE id < ? AND state NOT IN {_OPEN}",
-                (newest - KEEP_FINISHED,),
+                (oldest[1] - KEEP_FINISHED,),
             )
 
     def add_delete(self, collection_id: str, document_id: str) -> int:
@@ -122,6 +147,19 @@ class Ledger:
                 (collection_id, document_id, now, now),
             )
             return connection.last_insert_rowid()
+
+    def knows(self, collection_id: str, document_id: str) -> bool:
+        """Whether the document's newest row is an upload that is unfinished or failed."""
+        rows = self._catalogue.query(
+            "SELECT kind, state FROM ledger WHERE collection_id = ? AND document_id = ? "
+            "ORDER BY id DESC LIMIT 1",
+            (collection_id, document_id),
+        )
+        return rows in (
+            [(JobKind.INDEX, JobState.PENDING)],
+            [(JobKind.INDEX, JobState.PROCESSING)],
+            [(JobKind.INDEX, JobState.FAILED)],
+        )
 
     def pending_deletes(self) -> tuple[Job, ...]:
         """Removals that a crash left undone."""
@@ -159,28 +197,39 @@ class Ledger:
         rows = self._catalogue.query(
             "SELECT (SELECT 1 FROM ledger WHERE state = 'pending' AND kind = 'index' "
             "AND not_before <= ? LIMIT 1), "
-            "(SELECT group_concat(DISTINCT owner) FROM ledger WHERE state = 'processing'), "
+            "(SELECT json_group_array(DISTINCT owner) FROM ledger WHERE state = 'processing'), "
             "(SELECT min(lease_until) FROM ledger WHERE state = 'processing')",
             (now,),
         )
         pending, owners, oldest_lease = rows[0]
         if pending or (oldest_lease is not None and oldest_lease < now):
             return True
-        return any(self._owners.is_dead(owner) for owner in (owners or "").split(",") if owner)
+        return any(self._owners.is_dead(owner) for owner in json.loads(owners) if owner)
 
     def _take_back(self, connection: apsw.Connection, now: float) -> None:
         """Free what dead or silent owners hold; a job that keeps killing its owner is parked."""
         owners = fetch(connection, "SELECT DISTINCT owner FROM ledger WHERE state = 'processing'")
         dead = [owner for (owner,) in owners if owner and self._owners.is_dead(owner)]
-        connection.execute(
-            "UPDATE ledger SET state = CASE WHEN attempt >= ? THEN 'failed' ELSE 'pending' END, "
-            "error_code = CASE WHEN attempt >= ? THEN 'poison' END, "
-            "error = CASE WHEN attempt >= ? THEN 'The worker died or hung on this document in "
-            "every attempt.' END, owner = NULL, updated_at = ? "
-            "WHERE state = 'processing' AND (lease_until < ? OR owner IN "
-            "(SELECT value FROM json_each(?)))",
-            (MAX_ATTEMPTS, MAX_ATTEMPTS, MAX_ATTEMPTS, now, now, json.dumps(dead)),
+        lost = fetch(
+            connection,
+            "SELECT id, attempt FROM ledger WHERE state = 'processing' AND (lease_until < ? "
+            "OR owner IN (SELECT value FROM json_each(?)))",
+            (now, json.dumps(dead)),
         )
+        for job_id, attempt in lost:
+            if attempt < MAX_ATTEMPTS:
+                connection.execute(
+                    "UPDATE ledger SET state = 'pending', owner = NULL, updated_at = ? "
+                    "WHERE id = ?",
+                    (now, job_id),
+                )
+            else:
+                connection.execute(
+                    "UPDATE ledger SET state = 'failed', owner = NULL, updated_at = ?, "
+                    "error_code = 'poison', error = ? WHERE id = ?",
+                    (now, _POISON, job_id),
+                )
+                connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
 
     def renew(self, owner: str, job_ids: Sequence[int], lease_seconds: float) -> None:
         """Prolong leases."""
@@ -209,16 +258,21 @@ class Ledger:
                 (outcome, time.time(), job_id),
             )
             connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
-            return self._read_one(connection, job_id)
+            job = self._read_one(connection, job_id)
+        self._catalogue.give_back_space()
+        return job
 
     def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
         """Pending again after the pause, or failed for good."""
         now = time.time()
         final = retry_after_seconds is None or job.attempt >= MAX_ATTEMPTS
         with self._catalogue.write() as connection:
-            connection.execute(
+            # The attempt is checked so that a worker that lost its lease can't fail its successor.
+            failed = fetch(
+                connection,
                 "UPDATE ledger SET state = ?, error_code = ?, error = ?, not_before = ?, "
-                "owner = NULL, updated_at = ? WHERE id = ? AND state = 'processing'",
+                "owner = NULL, updated_at = ? WHERE id = ? AND state = 'processing' "
+                "AND attempt = ? RETURNING id",
                 (
                     JobState.FAILED.value if final else JobState.PENDING.value,
                     code,
@@ -226,9 +280,10 @@ class Ledger:
                     now + (retry_after_seconds or 0.0),
                     now,
                     job.id,
+                    job.attempt,
                 ),
             )
-            if final:
+            if failed and final:
                 connection.execute("DELETE FROM contents WHERE job_id = ?", (job.id,))
             return self._read_one(connection, job.id)
 

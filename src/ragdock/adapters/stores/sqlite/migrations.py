@@ -48,6 +48,9 @@ def _m001_catalogue(connection: apsw.Connection) -> None:
         ) STRICT;
         CREATE INDEX ledger_by_document ON ledger (collection_id, document_id, id);
         CREATE INDEX ledger_by_state ON ledger (state, id);
+        CREATE INDEX ledger_open ON ledger (collection_id, document_id, id)
+            WHERE state IN ('pending', 'processing');
+        CREATE INDEX ledger_deletes ON ledger (id) WHERE state = 'pending' AND kind = 'delete';
 
         CREATE TABLE contents (
             job_id INTEGER PRIMARY KEY REFERENCES ledger(id) ON DELETE CASCADE,
@@ -60,6 +63,9 @@ def _m001_catalogue(connection: apsw.Connection) -> None:
 def _m001_collection(connection: apsw.Connection) -> None:
     # `removals` logs the chunk ranges that went away, so that a process's copy of the vectors can
     # follow. Chunk ids ascend for ever (AUTOINCREMENT), and a document's are contiguous.
+    # `last_version` is the highest ledger number seen, so that a catalogue restored from an older
+    # backup doesn't number new writes below what is here. Marks count as letters (Mn, Mc): without
+    # that the tokenizer tears Hindi and Thai words apart.
     connection.execute(
         """
         CREATE TABLE state (
@@ -67,9 +73,10 @@ def _m001_collection(connection: apsw.Connection) -> None:
             generation INTEGER NOT NULL,
             n_documents INTEGER NOT NULL,
             n_chunks INTEGER NOT NULL,
-            removals_since INTEGER NOT NULL
+            removals_since INTEGER NOT NULL,
+            last_version INTEGER NOT NULL
         ) STRICT;
-        INSERT INTO state VALUES (1, 0, 0, 0, 0);
+        INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
 
         CREATE TABLE documents (
             n INTEGER PRIMARY KEY,
@@ -138,7 +145,8 @@ def _m001_collection(connection: apsw.Connection) -> None:
 
         CREATE VIRTUAL TABLE words USING fts5 (
             text, context,
-            content = '', contentless_delete = 1, tokenize = 'porter unicode61'
+            content = '', contentless_delete = 1,
+            tokenize = "porter unicode61 categories 'L* N* Co Mn Mc'"
         );
         """
     ).fetchall()

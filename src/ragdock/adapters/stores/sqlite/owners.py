@@ -8,12 +8,18 @@ namespace; the lease stays as the guard against a worker that lives and hangs.
 from __future__ import annotations
 
 import fcntl
-import re
+import os
 import threading
+import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
+from urllib.parse import quote
+
+from ragdock.errors import StoreError
 
 __all__ = ["Owners"]
+
+HOLD_ATTEMPTS: Final = 20
 
 
 class Owners:
@@ -25,28 +31,56 @@ class Owners:
         self._lock = threading.Lock()
 
     def hold(self, owner: str) -> None:
-        """Announce that `owner` lives in this process; idempotent."""
+        """Announce that `owner` lives in this process; idempotent.
+
+        Raises `StoreError` when another living process holds that name.
+        """
         with self._lock:
             if owner in self._held:
                 return
-            self._directory.mkdir(exist_ok=True)
-            file = self._path(owner).open("wb")
+            try:
+                self._directory.mkdir(exist_ok=True)
+                for _ in range(HOLD_ATTEMPTS):
+                    file = self._try(owner)
+                    if file is not None:
+                        self._held[owner] = file
+                        return
+                    # Somebody looks whether the name is dead, which takes microseconds.
+                    time.sleep(0.01)
+            except OSError as exc:
+                raise StoreError("The worker's lock file can't be written.") from exc
+        raise StoreError(f"Another process works as {owner!r}; give each worker its own name.")
+
+    def _try(self, owner: str) -> IO[bytes] | None:
+        path = self._path(owner)
+        file = path.open("wb")
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._held[owner] = file
+            # Whoever looked for the dead may have removed the file between open and lock.
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        return None
 
     def is_dead(self, owner: str) -> bool:
         """True when nobody holds the owner's lock any more."""
         with self._lock:
             if owner in self._held:
                 return False
+        path = self._path(owner)
         try:
-            with self._path(owner).open("rb") as file:
+            with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
         except FileNotFoundError:
             return True
         except OSError:
             return False
-        self._path(owner).unlink(missing_ok=True)
         return True
 
     def close(self) -> None:
@@ -58,4 +92,4 @@ class Owners:
             self._held.clear()
 
     def _path(self, owner: str) -> Path:
-        return self._directory / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', owner)}.lock"
+        return self._directory / f"{quote(owner, safe='')}.lock"

@@ -8,23 +8,33 @@ done again, to the same effect.
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import re
+import shutil
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final, TypeAlias
 
 import apsw
 
 from ragdock.adapters.stores.sqlite.collection import CollectionFile
 from ragdock.adapters.stores.sqlite.connections import Database, require_safe_sqlite
+from ragdock.adapters.stores.sqlite.files import OpenFiles
 from ragdock.adapters.stores.sqlite.ledger import Ledger
 from ragdock.adapters.stores.sqlite.migrations import CATALOGUE
 from ragdock.adapters.stores.sqlite.owners import Owners
-from ragdock.errors import ConfigurationError, ConflictError, NotFoundError, StoreError
+from ragdock.errors import (
+    ConfigurationError,
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    StoreError,
+)
 from ragdock.ports import Reader
 from ragdock.types import (
     Chunk,
@@ -39,6 +49,9 @@ from ragdock.types import (
 
 __all__ = ["SqliteStore"]
 
+_Row: TypeAlias = tuple[str, str, str, int, float]
+_ROW: Final = "id, name, fingerprint, dim, created_at"
+
 
 class SqliteStore:
     """`Store` on SQLite files under one directory of a local disk."""
@@ -52,15 +65,12 @@ class SqliteStore:
         self._catalogue = Database(directory / "catalogue.db", CATALOGUE, cache_mb=4)
         self._owners = Owners(directory / "owners")
         self._ledger = Ledger(self._catalogue, self._owners)
-        self._files: dict[str, CollectionFile] = {}
-        self._files_lock = threading.Lock()
+        self._files = OpenFiles(self._open_file)
+        self._remove_orphans()
 
     def close(self) -> None:
         """Close every file."""
-        with self._files_lock:
-            for file in self._files.values():
-                file.close()
-            self._files.clear()
+        self._files.close()
         self._catalogue.close()
         self._owners.close()
 
@@ -72,42 +82,53 @@ class SqliteStore:
             probe.write_bytes(b"1")
             probe.unlink()
         except OSError as exc:
-            raise StoreError("The data directory can't be written.", code="disk_full") from exc
+            full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise StoreError(
+                "The store's disk is full; free space and retry."
+                if full
+                else "The data directory can't be written.",
+                retry_after_seconds=30.0,
+                code="disk_full" if full else None,
+            ) from exc
 
     # Collections
 
     def create_collection(self, name: str, fingerprint: str, dim: int) -> Collection:
         """Make an empty collection."""
         collection_id = uuid.uuid4().hex
-        created_at = time.time()
-        row = (collection_id, name, fingerprint, dim, created_at)
-        file = self._open_file(row)
+        row = (collection_id, name, fingerprint, dim, time.time())
         try:
+            # The file is made under the catalogue's lock, so that a file without a row is surely
+            # what a crash left.
             with self._catalogue.write() as connection:
                 connection.execute("INSERT INTO collections VALUES (?, ?, ?, ?, ?)", row)
-        except BaseException as exc:
-            file.close()
+                self._collection_file(row, create=True).close()
+        except StoreError as exc:
             self._remove_file(collection_id)
             if isinstance(exc.__cause__, apsw.ConstraintError):
                 raise ConflictError(
                     f"Collection {name!r} exists already.", field="body.name"
                 ) from exc
             raise
-        with self._files_lock:
-            self._files[collection_id] = file
-        return file.info()
+        with self._using(row) as file:
+            return file.info()
 
     def collection(self, name: str) -> Collection:
         """One collection, as of now."""
-        return self._file(name).info()
+        with self._using(self._row(name)) as file:
+            return file.info()
 
     def collections(self) -> tuple[Collection, ...]:
         """All collections by name."""
-        rows = self._catalogue.query("SELECT name FROM collections ORDER BY name")
+        rows = self._catalogue.query(f"SELECT {_ROW} FROM collections ORDER BY name")
+        ids = {row[0] for row in rows}
+        # What other processes dropped keeps its disk space until nobody has it open.
+        self._files.discard(ids.__contains__)
         found = []
-        for (name,) in rows:
+        for row in rows:
             try:
-                found.append(self.collection(name))
+                with self._using(row) as file:
+                    found.append(file.info())
             except NotFoundError:
                 continue  # Dropped since the catalogue was read.
         return tuple(found)
@@ -117,42 +138,52 @@ class SqliteStore:
         collection_id = self._row(name)[0]
         with self._catalogue.write() as connection:
             connection.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
-        with self._files_lock:
-            file = self._files.pop(collection_id, None)
-        if file is not None:
-            file.close()
+        self._files.discard(lambda key: key != collection_id)
         self._remove_file(collection_id)
+        self._catalogue.give_back_space()
 
     def state_key(self, name: str) -> str:
         """`<collection id>:<generation>`."""
         row = self._row(name)
-        return f"{row[0]}:{self._file_of(row).generation()}"
+        with self._using(row) as file:
+            return f"{row[0]}:{file.generation()}"
 
-    def _row(self, name: str) -> tuple[str, str, str, int, float]:
+    def _row(self, name: str, collection_id: str | None = None) -> _Row:
+        """The collection of that name, which must be the one of that id, if one is given."""
+        rows: list[_Row] = self._catalogue.query(
+            f"SELECT {_ROW} FROM collections WHERE name = ?", (name,)
+        )
+        if rows and collection_id in (None, rows[0][0]):
+            return rows[0]
+        raise NotFoundError(
+            f"Collection {name!r} was dropped and made anew."
+            if rows
+            else f"There is no collection {name!r}; create it with POST /v1/collections.",
+            field="collection",
+            code="collection_not_found",
+        )
+
+    @contextmanager
+    def _using(self, row: _Row) -> Iterator[CollectionFile]:
+        """The collection's file; whatever goes wrong because it was dropped is `NotFoundError`."""
+        try:
+            with self._files.using(row[0]) as file:
+                yield file
+        except (StoreError, IntegrityError):
+            self._row(row[1], row[0])
+            raise
+
+    def _open_file(self, collection_id: str) -> CollectionFile:
         rows = self._catalogue.query(
-            "SELECT id, name, fingerprint, dim, created_at FROM collections WHERE name = ?", (name,)
+            f"SELECT {_ROW} FROM collections WHERE id = ?", (collection_id,)
         )
         if not rows:
-            raise NotFoundError(
-                f"There is no collection {name!r}; create it with POST /v1/collections.",
-                field="collection",
-                code="collection_not_found",
-            )
-        return rows[0]  # type: ignore[no-any-return]
+            raise StoreError("The collection's file is gone.")
+        file = self._collection_file(rows[0], create=False)
+        self._ledger.raise_floor(file.last_version())
+        return file
 
-    def _file(self, name: str) -> CollectionFile:
-        return self._file_of(self._row(name))
-
-    def _file_of(self, row: tuple[str, str, str, int, float]) -> CollectionFile:
-        file = self._files.get(row[0])
-        if file is not None:
-            return file
-        with self._files_lock:
-            if row[0] not in self._files:
-                self._files[row[0]] = self._open_file(row)
-            return self._files[row[0]]
-
-    def _open_file(self, row: tuple[str, str, str, int, float]) -> CollectionFile:
+    def _collection_file(self, row: _Row, *, create: bool) -> CollectionFile:
         collection_id, name, fingerprint, dim, created_at = row
         return CollectionFile(
             self._files_directory / f"{collection_id}.db",
@@ -161,39 +192,45 @@ class SqliteStore:
             fingerprint=fingerprint,
             dim=dim,
             created_at=created_at,
+            create=create,
         )
+
+    def _remove_orphans(self) -> None:
+        """Remove the files of collections that a crash left half made or half dropped."""
+        if not self._orphans():
+            return
+        with self._catalogue.write():
+            for collection_id in self._orphans():
+                self._remove_file(collection_id)
+
+    def _orphans(self) -> set[str]:
+        names = {path.name.split(".")[0] for path in self._files_directory.iterdir()}
+        known = {row[0] for row in self._catalogue.query("SELECT id FROM collections")}
+        return {name for name in names - known if re.fullmatch("[0-9a-f]{32}", name)}
 
     def _remove_file(self, collection_id: str) -> None:
         base = self._files_directory / collection_id
         for suffix in (".db", ".db-wal", ".db-shm"):
-            base.with_suffix(suffix).unlink(missing_ok=True)
-        shared = base.with_suffix(".shared")
-        if shared.is_dir():
-            for path in shared.iterdir():
-                path.unlink(missing_ok=True)
-            shared.rmdir()
+            with suppress(OSError):  # The next start tries again.
+                base.with_suffix(suffix).unlink(missing_ok=True)
+        shutil.rmtree(base.with_suffix(".shared"), ignore_errors=True)
 
     # Ledger
 
     def accept(self, collection: str, uploads: Sequence[Upload]) -> tuple[Job, ...]:
         """Make the uploads durable, all or none."""
         row = self._row(collection)
-        file = self._file_of(row)
-        unchanged = [
-            file.has_version(
-                upload.document_id,
-                upload.filename,
-                upload.sha256,
-                json.dumps(upload.metadata, sort_keys=True),
-            )
-            for upload in uploads
-        ]
-        return self._ledger.add(row[0], uploads, unchanged)
+        with self._using(row) as file:
+            same_as = [file.version_like(upload) for upload in uploads]
+            return self._ledger.add(row[0], uploads, same_as)
 
     def claim(self, owner: str, limit: int, lease_seconds: float) -> tuple[Job, ...]:
         """Finish what a crash left of deletions, then take up to `limit` jobs."""
         for job in self._ledger.pending_deletes():
-            self._apply_delete(job.collection, job.document_id, job.id)
+            with suppress(NotFoundError):  # Its collection was dropped since.
+                self._apply_delete(
+                    self._row(job.collection, job.collection_id), job.document_id, job.id
+                )
         return self._ledger.claim(owner, limit, lease_seconds)
 
     def renew(self, owner: str, job_ids: Sequence[int], lease_seconds: float) -> None:
@@ -212,7 +249,9 @@ class SqliteStore:
         self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
     ) -> Job:
         """Replace the document's searchable version in one transaction; then the job is done."""
-        indexed = self._file(job.collection).replace(job, parsed, chunks, vectors)
+        # By id: a collection made anew under the same name is another one.
+        with self._using(self._row(job.collection, job.collection_id)) as file:
+            indexed = file.replace(job, parsed, chunks, vectors)
         return self._ledger.finish(job.id, "indexed" if indexed else "superseded")
 
     def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
@@ -249,34 +288,33 @@ class SqliteStore:
 
     def document(self, collection: str, document_id: str) -> Document:
         """One searchable document."""
-        return self._file(collection).document(document_id)
+        with self._using(self._row(collection)) as file:
+            return file.document(document_id)
 
     def documents(
         self, collection: str, *, after: str | None = None, limit: int = 100
     ) -> tuple[Document, ...]:
         """Searchable documents by id."""
-        return self._file(collection).documents(after, limit)
+        with self._using(self._row(collection)) as file:
+            return file.documents(after, limit)
 
     def document_text(self, collection: str, document_id: str) -> str:
         """The text that offsets point into."""
-        return self._file(collection).text(document_id)
+        with self._using(self._row(collection)) as file:
+            return file.text(document_id)
 
     def delete_document(self, collection: str, document_id: str) -> None:
         """Remove a document and cancel its unfinished work."""
         row = self._row(collection)
-        if not self._ledger.jobs(
-            collection_id=row[0],
-            states=(JobState.PENDING, JobState.PROCESSING, JobState.FAILED),
-            document_id=document_id,
-            before=None,
-            limit=1,
-        ):
-            self._file_of(row).document(document_id)
-        version = self._ledger.add_delete(row[0], document_id)
-        self._apply_delete(collection, document_id, version)
+        with self._using(row) as file:
+            if not self._ledger.knows(row[0], document_id):
+                file.document(document_id)
+            version = self._ledger.add_delete(row[0], document_id)
+        self._apply_delete(row, document_id, version)
 
-    def _apply_delete(self, collection: str, document_id: str, version: int) -> None:
-        self._file(collection).delete(document_id, version)
+    def _apply_delete(self, row: _Row, document_id: str, version: int) -> None:
+        with self._using(row) as file:
+            file.delete(document_id, version)
         self._ledger.finish(version, "deleted")
 
     # Search
@@ -284,7 +322,7 @@ class SqliteStore:
     @contextmanager
     def reader(self, collection: str) -> Iterator[Reader]:
         """A consistent view of one collection."""
-        with self._file(collection).reader() as reader:
+        with self._using(self._row(collection)) as file, file.reader() as reader:
             yield reader
 
 

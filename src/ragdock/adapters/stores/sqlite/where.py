@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from ragdock.core.filters import Condition, Filter
@@ -16,6 +16,7 @@ _COLUMNS: Final = {
     "filename": "d.filename",
     "media_type": "d.media_type",
 }
+MAX_INTEGER: Final = 2**63 - 1
 _COMPARE: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -41,9 +42,19 @@ def _typed(value: Any) -> tuple[str, str | float | int]:
     # true is not 1: kinds keep booleans, numbers and strings apart.
     if isinstance(value, bool):
         return "b", int(value)
-    if isinstance(value, int | float):
-        return "n", value
+    if isinstance(value, int):
+        return "n", value if abs(value) <= MAX_INTEGER else _as_float(value)
+    if isinstance(value, float):
+        # SQLite turns NaN into NULL; it equals nothing, but the field is there.
+        return ("n", value) if value == value else ("x", 0)
     return "s", str(value)
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 def _condition(condition: Condition) -> tuple[str, list[Any]]:
@@ -56,17 +67,8 @@ def _condition(condition: Condition) -> tuple[str, list[Any]]:
         sql, values = _value_test("eq", condition.value)
         return _membership(negated=True, test=sql, bindings=[condition.key, *values])
     if condition.op == "in":
-        assert isinstance(condition.value, tuple)
-        by_kind: dict[str, list[str | float | int]] = {}
-        for item in condition.value:
-            kind, value = _typed(item)
-            by_kind.setdefault(kind, []).append(value)
-        tests, values = [], []
-        for kind, items in by_kind.items():
-            tests.append("(f.kind = ? AND f.value IN (SELECT value FROM json_each(?)))")
-            values += [kind, json.dumps(items)]
-        test = "(" + " OR ".join(tests) + ")"
-        return _membership(negated=False, test=test, bindings=[condition.key, *values])
+        sql, values = _any_of(condition.value)
+        return _membership(negated=False, test=sql, bindings=[condition.key, *values])
     sql, values = _value_test(condition.op, condition.value)
     return _membership(negated=False, test=sql, bindings=[condition.key, *values])
 
@@ -76,6 +78,20 @@ def _value_test(op: str, value: object) -> tuple[str, list[Any]]:
     return f"f.kind = ? AND f.value {_COMPARE[op]} ?", [kind, typed]
 
 
+def _any_of(values: object) -> tuple[str, list[Any]]:
+    assert isinstance(values, tuple)
+    by_kind: dict[str, list[str | float | int]] = {}
+    for item in values:
+        kind, value = _typed(item)
+        by_kind.setdefault(kind, []).append(value)
+    tests: list[str] = []
+    bindings: list[Any] = []
+    for kind, items in by_kind.items():
+        tests.append(f"(f.kind = ? AND f.value IN ({_marks(items)}))")
+        bindings += [kind, *items]
+    return "(" + " OR ".join(tests) + ")", bindings
+
+
 def _membership(*, negated: bool, test: str, bindings: list[Any]) -> tuple[str, list[Any]]:
     word = "NOT IN" if negated else "IN"
     sql = f"d.n {word} (SELECT f.document FROM fields f WHERE f.key = ? AND {test})"
@@ -83,12 +99,21 @@ def _membership(*, negated: bool, test: str, bindings: list[Any]) -> tuple[str, 
 
 
 def _column_condition(column: str, condition: Condition) -> tuple[str, list[Any]]:
+    """A reserved key is always present and always a string: no number equals it."""
+    value = condition.value
     if condition.op == "exists":
-        return ("1" if condition.value else "0"), []
+        return ("1" if value else "0"), []
     if condition.op == "in":
-        assert isinstance(condition.value, tuple)
-        items = [str(item) for item in condition.value]
-        return f"{column} IN (SELECT value FROM json_each(?))", [json.dumps(items)]
+        assert isinstance(value, tuple)
+        items = [item for item in value if isinstance(item, str)]
+        return (f"{column} IN ({_marks(items)})", items) if items else ("0", [])
+    if not isinstance(value, str):
+        return ("1" if condition.op == "ne" else "0"), []
     if condition.op == "ne":
-        return f"{column} != ?", [str(condition.value)]
-    return f"{column} {_COMPARE[condition.op]} ?", [str(condition.value)]
+        return f"{column} != ?", [value]
+    return f"{column} {_COMPARE[condition.op]} ?", [value]
+
+
+def _marks(values: Sequence[object]) -> str:
+    # Bound one by one: through JSON, SQLite's own number reader may round a float differently.
+    return ", ".join("?" * len(values))

