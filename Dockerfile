@@ -8,6 +8,8 @@ ARG BASE=python:3.11-slim-bookworm@sha256:fe556eaffd0d96abd8685b83bb8a69addd0dc7
 # ---- deps: the locked packages, without what the server never loads --------------------------
 FROM ${BASE} AS deps
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+# A pinned version of binutils would vanish from the mirror with the next security update.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends binutils \
  && rm -rf /var/lib/apt/lists/*
@@ -23,6 +25,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # - rich and typer highlight Python in tracebacks; the other 250 lexers of pygments weigh 4 MB.
 # - The libraries in *.libs were renamed by auditwheel: strip breaks their alignment.
 # - The last line makes the layer's bytes depend on its content alone.
+# hadolint ignore=DL3003
 RUN cd /opt/venv/lib/python3.*/site-packages \
  && rm -rf flatbuffers flatbuffers-* packaging packaging-* google protobuf-* \
  && rm -rf onnxruntime/capi/libonnxruntime.so* onnxruntime/backend onnxruntime/datasets \

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 if [ -z "${RAGDOCK_ENGINE_DIR:-}" ]; then
     environment=$(scripts/engine.sh start)
     eval "$environment"
-    trap 'scripts/engine.sh stop' EXIT
+    trap 'scripts/engine.sh stop 2> /dev/null' EXIT
 fi
 environment=$(scripts/standin.sh)
 eval "$environment"
