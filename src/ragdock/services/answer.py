@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator as Steps
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ragdock.core.citations import check_citations
 from ragdock.core.extractive import (
     GENERATOR_ID,
+    Sentence,
     abstains,
     candidate_sentences,
     extract_answer,
     no_answer,
+    trusts_vectors,
 )
 from ragdock.core.markers import MarkerFilter
+from ragdock.core.prompting import PROMPT_ID, select_passages
 from ragdock.errors import GeneratorError, UnavailableError
 from ragdock.ports import Embedder, Generator, Metrics
 from ragdock.services.caching import CacheState, JsonCache, dump
 from ragdock.services.retrieve import Query, Retrieved, Retriever, Timings
-from ragdock.types import Answer
+from ragdock.types import Answer, Hit, Vectors
 
 __all__ = ["Answerer", "Delta", "Final", "Reset", "StreamEvent"]
 
@@ -126,10 +130,11 @@ class Answerer:
     def _answered(self, question: str, found: Retrieved, timings: Timings) -> Answer:
         if self._generator is None or self._abstains(question, found):
             return self._extracted(question, found, timings)
+        given = select_passages(question, found.hits)
         try:
             with timings.stage("generate", self._metrics):
-                text = self._generator.generate(question, found.hits)
-            return self._checked(text, question, found)
+                text = self._generator.generate(question, given)
+            return self._checked(text, question, given)
         except GeneratorError as exc:
             self._log_fallback(exc)
             return self._extracted(question, found, timings, exc.reason)
@@ -137,11 +142,16 @@ class Answerer:
     def _streamed(
         self, generator: Generator, question: str, found: Retrieved, timings: Timings
     ) -> Steps[Delta, None, Answer]:
-        pieces: list[str] = []
+        given = select_passages(question, found.hits)
         # Markers of sources that were not given never reach the client.
-        known = MarkerFilter(len(found.hits))
-        with timings.stage("generate", self._metrics):
-            for piece in generator.stream(question, found.hits):
+        known = MarkerFilter(len(given))
+        pieces: list[str] = []
+        with (
+            timings.stage("generate", self._metrics),
+            # Closed at once when the client leaves, so that the LLM stops working for nobody.
+            closing(generator.stream(question, given)) as stream,
+        ):
+            for piece in stream:
                 pieces.append(piece)
                 shown = known.feed(piece)
                 if shown:
@@ -149,10 +159,10 @@ class Answerer:
             shown = known.close()
             if shown:
                 yield Delta(shown)
-        return self._checked("".join(pieces), question, found)
+        return self._checked("".join(pieces), question, given)
 
-    def _checked(self, text: str, question: str, found: Retrieved) -> Answer:
-        checked = check_citations(text, found.hits, question=question)
+    def _checked(self, text: str, question: str, given: Sequence[Hit]) -> Answer:
+        checked = check_citations(text, given, question=question)
         if checked.unknown:
             log.warning(
                 "the LLM cited sources that were not given",
@@ -172,21 +182,25 @@ class Answerer:
             if self._abstains(question, found):
                 return no_answer(fallback_reason=fallback_reason)
             sentences = candidate_sentences(found.hits)
-            vectors = None
-            if found.vector is not None and sentences:
-                try:
-                    vectors = self._embedder.embed([s.text for s in sentences], urgent=True)
-                except UnavailableError:
-                    # Overlap alone is a decent answer; a busy embedder must not be an error here.
-                    log.warning("sentences are ranked without vectors: the embedder is busy")
+            vectors = self._sentence_vectors(sentences, found)
             answer = extract_answer(
                 question,
                 found.hits,
                 sentences,
                 sentence_vectors=vectors,
-                question_vector=found.vector if vectors is not None else None,
+                question_vector=None if vectors is None else found.vector,
             )
             return replace(answer, fallback_reason=fallback_reason)
+
+    def _sentence_vectors(self, sentences: Sequence[Sentence], found: Retrieved) -> Vectors | None:
+        if not sentences or found.vector is None or not trusts_vectors(found.familiarity):
+            return None
+        try:
+            return self._embedder.embed([s.match_text for s in sentences], urgent=True)
+        except UnavailableError:
+            # Overlap alone is a decent answer; a busy embedder must not be an error here.
+            log.warning("sentences are ranked without vectors: the embedder is busy")
+            return None
 
     def _abstains(self, question: str, found: Retrieved) -> bool:
         return abstains(
@@ -198,7 +212,7 @@ class Answerer:
         )
 
     def _key(self, query: Query) -> str:
-        return self._retriever.key("answer", query, self.generator_id, self._min_score)
+        return self._retriever.key("answer", query, self.generator_id, PROMPT_ID, self._min_score)
 
     def _count(self, answer: Answer) -> None:
         result = "grounded" if answer.grounded else "unknown"
