@@ -46,6 +46,7 @@ _HTTP_CODES: Final = {
     405: "method_not_allowed",
     413: "too_large",
     415: "unsupported_media_type",
+    503: "overloaded",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ragdock.core.filters import MAX_KEY_CHARACTERS
 from ragdock.types import Collection, Document, Job, JobState
 
 __all__ = [
@@ -44,8 +45,16 @@ FilterObject = Annotated[
         examples=[{"year": {"gte": 2024}, "team": ["ops", "legal"]}],
     ),
 ]
+MetadataString = Annotated[str, Field(max_length=4096)]
 MetadataObject = Annotated[
-    dict[str, str | int | float | bool | list[str]],
+    dict[
+        Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARACTERS)],
+        MetadataString
+        | Annotated[int, Field(ge=-(2**63), lt=2**63)]
+        | Annotated[float, Field(allow_inf_nan=False)]
+        | bool
+        | Annotated[list[MetadataString], Field(max_length=256)],
+    ],
     Field(description="Flat: strings, numbers, booleans, lists of strings.", max_length=64),
 ]
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
+import threading
 from typing import Any
 
 import uvicorn
@@ -28,13 +31,16 @@ def app_from_environment() -> FastAPI:
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; running requests get `shutdown_seconds` to end."""
     configure_logging(settings.log_level, settings.log_format)
+    if threading.current_thread() is threading.main_thread():
+        # Uvicorn raises the signal again when it has stopped; a clean stop is exit code 0.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        "timeout_graceful_shutdown": max(1, int(settings.shutdown_seconds)),
+        "timeout_graceful_shutdown": settings.request_shutdown_seconds,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "loop": "uvloop",
         "http": "httptools",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Generator as Steps
 from collections.abc import Iterator
@@ -53,6 +54,14 @@ class Final:
 StreamEvent = Delta | Reset | Final
 
 
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An answer, and whether it is as good as it gets and may be cached."""
+
+    answer: Answer
+    keep: bool = True
+
+
 class Answerer:
     """Answers questions from a collection, with an LLM where there is one."""
 
@@ -83,8 +92,8 @@ class Answerer:
 
         def compute() -> tuple[bytes, bool]:
             timings = Timings()
-            answer = self.answer(query, timings)
-            return _dumped(answer, timings), answer.fallback_reason is None
+            draft = self._answered(query, timings)
+            return _dumped(draft.answer, timings), draft.keep
 
         return self._cache.get("answer", self._key(query), compute, bypass=bypass)
 
@@ -93,43 +102,55 @@ class Answerer:
         key = self._key(query)
         cached = None if bypass else self._cache.load("answer", key)
         if cached is not None:
+            yield Delta(json.loads(cached)["answer"])
             yield Final(cached, "hit")
             return
-        state: CacheState = "bypass" if bypass else "miss"
         timings = Timings()
         found = self._retriever.retrieve(query, timings)
-        answer: Answer | None = None
+        draft: _Draft | None = None
+        failure: str | None = None
         if self._generator is not None and not self._abstains(query.text, found):
+            n_shown = 0
             try:
-                answer = yield from self._streamed(self._generator, query.text, found, timings)
+                steps = self._streamed(self._generator, query.text, found, timings)
+                while True:
+                    try:
+                        yield next(steps)
+                    except StopIteration as end:
+                        draft = _Draft(end.value)
+                        break
+                    n_shown += 1
             except GeneratorError as exc:
                 self._log_fallback(exc)
-                yield Reset(exc.reason)
-                answer = self._extracted(query.text, found, timings, exc.reason)
-                yield Delta(answer.text)
-        else:
-            answer = self._extracted(query.text, found, timings)
-            yield Delta(answer.text)
-        self._count(answer)
-        value = _dumped(answer, timings)
-        if answer.fallback_reason is None:
+                failure = exc.reason
+                if n_shown:
+                    yield Reset(exc.reason)
+        if draft is None:
+            draft = self._extracted(query.text, found, timings, failure)
+            yield Delta(draft.answer.text)
+        self._count(draft.answer)
+        value = _dumped(draft.answer, timings)
+        if draft.keep:
             self._cache.save(key, value)
-        yield Final(value, state)
+        yield Final(value, "bypass" if bypass else "miss")
 
     def answer(self, query: Query, timings: Timings) -> Answer:
         """Answer now, without the cache."""
-        found = self._retriever.retrieve(query, timings)
-        answer = self._answered(query.text, found, timings)
-        self._count(answer)
-        return answer
+        return self._answered(query, timings).answer
 
-    def _answered(self, question: str, found: Retrieved, timings: Timings) -> Answer:
+    def _answered(self, query: Query, timings: Timings) -> _Draft:
+        found = self._retriever.retrieve(query, timings)
+        draft = self._drafted(query.text, found, timings)
+        self._count(draft.answer)
+        return draft
+
+    def _drafted(self, question: str, found: Retrieved, timings: Timings) -> _Draft:
         if self._generator is None or self._abstains(question, found):
             return self._extracted(question, found, timings)
         try:
             with timings.stage("generate", self._metrics):
                 text = self._generator.generate(question, found.hits)
-            return self._checked(text, question, found)
+            return _Draft(self._checked(text, question, found))
         except GeneratorError as exc:
             self._log_fallback(exc)
             return self._extracted(question, found, timings, exc.reason)
@@ -167,10 +188,11 @@ class Answerer:
 
     def _extracted(
         self, question: str, found: Retrieved, timings: Timings, fallback_reason: str | None = None
-    ) -> Answer:
+    ) -> _Draft:
+        keep = fallback_reason is None
         with timings.stage("extract", self._metrics):
             if self._abstains(question, found):
-                return no_answer(fallback_reason=fallback_reason)
+                return _Draft(no_answer(fallback_reason=fallback_reason), keep)
             sentences = candidate_sentences(found.hits)
             vectors = None
             if found.vector is not None and sentences:
@@ -179,6 +201,7 @@ class Answerer:
                 except UnavailableError:
                     # Overlap alone is a decent answer; a busy embedder must not be an error here.
                     log.warning("sentences are ranked without vectors: the embedder is busy")
+                    keep = False
             answer = extract_answer(
                 question,
                 found.hits,
@@ -186,7 +209,7 @@ class Answerer:
                 sentence_vectors=vectors,
                 question_vector=found.vector if vectors is not None else None,
             )
-            return replace(answer, fallback_reason=fallback_reason)
+            return _Draft(replace(answer, fallback_reason=fallback_reason), keep)
 
     def _abstains(self, question: str, found: Retrieved) -> bool:
         return abstains(
