@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from ragdock.api.app import create_app
 from ragdock.logs import configure_logging
+from ragdock.ports import Embedder
 from ragdock.settings import Settings
 
 __all__ = ["app_from_environment", "run"]
@@ -28,8 +29,11 @@ def app_from_environment() -> FastAPI:
     return create_app(settings)
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; running requests get `shutdown_seconds` to end."""
+def run(settings: Settings, *, embedder: Embedder | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; running requests get most of `shutdown_seconds` to end.
+
+    `embedder` replaces the configured one (tests); with several workers it can't.
+    """
     configure_logging(settings.log_level, settings.log_format)
     if threading.current_thread() is threading.main_thread():
         # Uvicorn raises the signal again when it has stopped; a clean stop is exit code 0.
@@ -46,7 +50,7 @@ def run(settings: Settings) -> None:
         "http": "httptools",
     }
     if settings.workers == 1:
-        uvicorn.run(create_app(settings), **options)
+        uvicorn.run(create_app(settings, embedder=embedder), **options)
         return
     with tempfile.TemporaryDirectory(prefix="ragdock-metrics-") as directory:
         # Worker processes read the environment anew, so what was given otherwise goes there.
