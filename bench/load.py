@@ -8,27 +8,35 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import selectors
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 __all__ = ["Load", "closed_loop", "once", "post"]
 
 
 @dataclass(slots=True)
 class Load:
-    """What came back: bodies' sizes, latencies in milliseconds, and the seconds it took."""
+    """What came back: latencies in milliseconds, seconds of wall time and of the server's CPUs."""
 
     seconds: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
     n_errors: int = 0
+    cpu_seconds: float = 0.0
 
     @property
     def per_second(self) -> float:
         """Answers a second."""
         return len(self.latencies_ms) / self.seconds if self.seconds else 0.0
+
+    @property
+    def cpu_ms(self) -> float:
+        """The server's processor time for an answer."""
+        return self.cpu_seconds / len(self.latencies_ms) * 1000 if self.latencies_ms else 0.0
 
 
 @dataclass(slots=True)
@@ -65,9 +73,18 @@ def once(port: int, request: bytes) -> bytes:
 
 
 def closed_loop(
-    port: int, requests: Sequence[bytes], n_clients: int, *, seconds: float = 0.0
+    port: int,
+    requests: Sequence[bytes],
+    n_clients: int,
+    *,
+    seconds: float = 0.0,
+    pid: int | None = None,
 ) -> Load:
-    """Send the requests once, or over and over for `seconds`, on `n_clients` connections."""
+    """Send the requests once, or over and over for `seconds`, on `n_clients` connections.
+
+    `pid` is the server's process, for its processor time (Linux; elsewhere it stays 0).
+    """
+    cpu_before = _cpu_seconds(pid)
     source: Iterator[bytes] = itertools.cycle(requests) if seconds else iter(requests)
     load = Load()
     start = time.perf_counter()
@@ -88,6 +105,7 @@ def closed_loop(
                     selector.unregister(connection.socket)
                     connection.socket.close()
     load.seconds = time.perf_counter() - start
+    load.cpu_seconds = _cpu_seconds(pid) - cpu_before
     return load
 
 
@@ -124,3 +142,12 @@ def _length(received: bytes) -> int:
     at = received.lower().find(b"content-length:", 0, end)
     line_end = received.find(b"\r\n", at)
     return end + 4 + int(received[at + 15 : line_end])
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    stat = Path(f"/proc/{pid}/stat")
+    if pid is None or not stat.exists():
+        return 0.0
+    # Fields 14 and 15 of proc(5), counted behind the name, which may hold blanks.
+    fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -208,7 +208,7 @@ def _timed_search(services: Services, question: str, name: str) -> float:
 
 def measure_http(settings: Settings, sizes: Sequence[int], words: Words) -> list[Row]:
     """Latency at each size, then requests a second at 1 and 8 clients, over loopback."""
-    with _server(settings) as port:
+    with _server(settings) as (port, pid):
         _wait_for_samples(port)
         latency = [_http_latency(port, size, words) for size in sizes]
         _show("Hybrid search over HTTP, one client, ms", latency)
@@ -222,23 +222,22 @@ def measure_http(settings: Settings, sizes: Sequence[int], words: Words) -> list
         for search in searches:
             once(port, search)
         rows = []
-        with _ceiling(bodies[0], settings.data_dir) as ceiling_port:
+        with _ceiling(bodies[0], settings.data_dir) as (ceiling_port, ceiling_pid):
             bare = [post("/answer", {"question": questions[0]})]
             for n_clients in N_CLIENTS:
                 # In turns, so that a busy minute of the machine hits all of them.
                 loads: dict[str, list[Load]] = {"ask": [], "search": [], "bare": []}
                 for _ in range(LOAD_ROUNDS):
-                    for kind, at, requests in (
-                        ("ask", port, asks),
-                        ("search", port, searches),
-                        ("bare", ceiling_port, bare),
+                    for kind, at, of, requests in (
+                        ("ask", port, pid, asks),
+                        ("search", port, pid, searches),
+                        ("bare", ceiling_port, ceiling_pid, bare),
                     ):
-                        loads[kind].append(
-                            closed_loop(at, requests, n_clients, seconds=LOAD_SECONDS)
-                        )
+                        load = closed_loop(at, requests, n_clients, seconds=LOAD_SECONDS, pid=of)
+                        loads[kind].append(_checked(load))
                 rows.append(_throughput(n_clients, "cached ask", loads["ask"], loads["bare"]))
                 rows.append(_throughput(n_clients, "cached search", loads["search"], loads["bare"]))
-                rows.append(_uncached(port, n_clients, sizes[-1], words))
+                rows.append(_uncached(port, pid, n_clients, sizes[-1], words))
         _show("Requests a second over HTTP", rows)
     return [*latency, *rows]
 
@@ -260,23 +259,24 @@ def _http_latency(port: int, size: int, words: Words) -> Row:
     }
 
 
-def _uncached(port: int, n_clients: int, size: int, words: Words) -> Row:
+def _uncached(port: int, pid: int, n_clients: int, size: int, words: Words) -> Row:
     searches = [
         post("/v1/search", {"query": words.question(), "collection": _collection(size)})
         for _ in range(N_QUERIES)
     ]
-    load = _checked(closed_loop(port, searches, n_clients))
+    load = _checked(closed_loop(port, searches, n_clients, pid=pid))
     return _load_row(n_clients, f"uncached search, {size} chunks", load)
 
 
 def _throughput(n_clients: int, what: str, ours: Sequence[Load], bare: Sequence[Load]) -> Row:
-    mine = max(map(_checked, ours), key=lambda load: load.per_second)
-    ceiling = max(map(_checked, bare), key=lambda load: load.per_second)
+    mine = max(ours, key=lambda load: load.per_second)
+    ceiling = max(bare, key=lambda load: load.per_second)
     ratio = mine.per_second / ceiling.per_second
     aimed = what == "cached ask"
     return {
         **_load_row(n_clients, what, mine),
         "bare route/s": ceiling.per_second,
+        "bare CPU ms": ceiling.cpu_ms,
         "ratio": ratio,
         "aim": ">= 0.5" if aimed else "",
         "met": ratio >= 0.5 if aimed else None,
@@ -290,6 +290,7 @@ def _load_row(n_clients: int, what: str, load: Load) -> Row:
         "requests/s": load.per_second,
         "p50 ms": percentile(load.latencies_ms, 0.5),
         "p95 ms": percentile(load.latencies_ms, 0.95),
+        "CPU ms": load.cpu_ms,
     }
 
 
@@ -300,7 +301,7 @@ def _checked(load: Load) -> Load:
 
 
 @contextmanager
-def _server(settings: Settings) -> Iterator[int]:
+def _server(settings: Settings) -> Iterator[tuple[int, int]]:
     environment = {
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
         "RAG_DATA_DIR": str(settings.data_dir),
@@ -310,23 +311,24 @@ def _server(settings: Settings) -> Iterator[int]:
         "RAG_MAX_WAITING": "1024",
     }
     command = [sys.executable, "-m", "ragdock", "serve", "--samples", "--port"]
-    with _running(command, environment) as port:
-        yield port
+    with _running(command, environment) as running:
+        yield running
 
 
 @contextmanager
-def _ceiling(body: bytes, scratch: Path) -> Iterator[int]:
+def _ceiling(body: bytes, scratch: Path) -> Iterator[tuple[int, int]]:
     file = scratch / "ceiling-body"
     file.write_bytes(body)
-    with _running([sys.executable, str(ROOT / "bench" / "ceiling.py")], {}, [str(file)]) as port:
-        yield port
+    command = [sys.executable, str(ROOT / "bench" / "ceiling.py")]
+    with _running(command, {}, [str(file)]) as running:
+        yield running
 
 
 @contextmanager
 def _running(
     command: Sequence[str], environment: dict[str, str], more: Sequence[str] = ()
-) -> Iterator[int]:
-    """Start a server on a free port; the port once it listens. It is ended with the block."""
+) -> Iterator[tuple[int, int]]:
+    """Start a server on a free port; port and process id once it listens, ended with the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -343,7 +345,7 @@ def _running(
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{command[-2]} didn't start") from None
                 time.sleep(0.05)
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         process.wait(timeout=30)

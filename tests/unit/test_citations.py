@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +80,21 @@ def test_a_long_open_bracket_is_not_held_back() -> None:
     cleaner = MarkerFilter(1)
     shown = cleaner.feed("See [" + "1" * 200)
     assert len(shown) > 100
+
+
+def test_a_marker_has_a_longest_form() -> None:
+    """A list of numbers beyond any sense is text, streamed or not."""
+    text = f"See [{', '.join('1' * 60)}] and [1]."
+    assert clean(text, 3) == clean(text, 3, 5) == (text, [1], set())
+
+
+def test_hostile_text_takes_linear_time() -> None:
+    """Brackets, backticks or numbers in great numbers are read in a moment."""
+    started = time.perf_counter()
+    for text in ("[" * 2**16, "`[1]`" * 2**14, "[1, " * 2**15, "``" * 2**16, " [1]" * 2**14):
+        clean(text, 3)
+    # Linear: half a second. When each character sliced the buffer, it was half a minute.
+    assert time.perf_counter() - started < 5
 
 
 def test_strip_markers_removes_all() -> None:

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from ragdock.types import DenseResult, ScoredChunk
 
-__all__ = ["MINILM", "MIN_MAX", "RRF", "Fused", "FusionProfile", "fuse"]
+__all__ = ["FAMILIAR_FROM", "MINILM", "MIN_MAX", "RRF", "Fused", "FusionProfile", "fuse"]
 
 RRF_K: Final = 60  # Cormack, Clarke and Buettcher, SIGIR 2009.
 FAMILIAR_FROM: Final = 0.6

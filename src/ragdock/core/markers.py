@@ -24,7 +24,6 @@ _NUMBER_OR_RANGE: Final = re.compile(r"(\d{1,3})(?:\s*[-–—]\s*(\d{1,3}))?")
 _LONGEST_MARKER: Final = 96
 _SPECIAL: Final = re.compile(r"`+|[\[【［]")
 _CLOSED: Final = re.compile(r"[\]】］\n`]")
-_TRAILING_SPACE: Final = re.compile(r"[ \t]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,11 @@ class MarkerFilter:
     def __init__(self, n_sources: int) -> None:
         self._n_sources = n_sources
         self._pending = ""
+        self._at = 0
         self._space = ""
         self._fence = ""
         self._length = 0
+        self._out: list[str] = []
         self.markers: list[Marker] = []
         self.unknown: set[int] = set()
 
@@ -61,77 +62,79 @@ class MarkerFilter:
         return self._drain(final=True)
 
     def _drain(self, *, final: bool) -> str:
-        out: list[str] = []
-        while self._pending:
-            before = len(self._pending)
+        while self._at < len(self._pending):
+            before = self._at
             if self._fence:
-                self._code(out, final=final)
+                self._code(final=final)
             else:
-                self._prose(out, final=final)
-            if len(self._pending) == before:
+                self._prose(final=final)
+            if self._at == before:
                 break
         if final:
-            self._emit(out, "")
-        return "".join(out)
+            self._emit("")
+        self._pending, self._at = self._pending[self._at :], 0
+        out, self._out = "".join(self._out), []
+        return out
 
-    def _emit(self, out: list[str], text: str) -> None:
+    def _emit(self, text: str) -> None:
         for piece in (self._space, text):
             if piece:
-                out.append(piece)
+                self._out.append(piece)
                 self._length += len(piece)
         self._space = ""
 
-    def _take(self, length: int) -> str:
-        taken, self._pending = self._pending[:length], self._pending[length:]
+    def _take(self, end: int) -> str:
+        taken = self._pending[self._at : end]
+        self._at = end
         return taken
 
-    def _code(self, out: list[str], *, final: bool) -> None:
+    def _code(self, *, final: bool) -> None:
         ends = rf"(?<!`){self._fence}(?!`)" if len(self._fence) > 2 else r"`+|\n"
-        end = re.search(ends, self._pending)
-        if end is None or (end.end() == len(self._pending) and not final):
+        size = len(self._pending)
+        end = re.compile(ends).search(self._pending, self._at)
+        if end is None or (end.end() == size and not final):
             # A run of backticks at the very end may still grow, so it waits.
-            keep = 0 if final else len(self._pending) - len(self._pending.rstrip("`"))
-            self._emit(out, self._take(len(self._pending) - keep))
+            ticks = 0 if final else size - len(self._pending.rstrip("`"))
+            self._emit(self._take(max(self._at, size - ticks)))
             return
-        closes = end.group() == self._fence or end.group() == "\n"
-        self._emit(out, self._take(end.end()))
-        if closes:
+        self._emit(self._take(end.end()))
+        if end.group() in {self._fence, "\n"}:
             self._fence = ""
 
-    def _prose(self, out: list[str], *, final: bool) -> None:
-        special = _SPECIAL.search(self._pending)
+    def _prose(self, *, final: bool) -> None:
+        special = _SPECIAL.search(self._pending, self._at)
         stop = special.start() if special else len(self._pending)
-        if stop:
+        if stop > self._at:
             text = self._take(stop)
-            space = _TRAILING_SPACE.search(text)
-            cut = space.start() if space else len(text)
-            if cut:
-                self._emit(out, text[:cut])
-            self._space += text[cut:]
+            kept = text.rstrip(" \t")
+            if kept:
+                self._emit(kept)
+            self._space += text[len(kept) :]
             return
         assert special is not None
         if special.group().startswith("`"):
             if special.end() < len(self._pending) or final:
                 self._fence = self._take(special.end())
-                self._emit(out, self._fence)
+                self._emit(self._fence)
             return
-        marker = _MARKER.match(self._pending)
+        limit = self._at + _LONGEST_MARKER
+        marker = _MARKER.match(self._pending, self._at, limit)
         if marker is not None:
-            self._cite(out, self._take(marker.end()))
-        elif final or len(self._pending) > _LONGEST_MARKER or _CLOSED.search(self._pending, 1):
-            self._emit(out, self._take(1))
+            self._cite(self._take(marker.end()))
+        elif final or len(self._pending) > limit or _CLOSED.search(self._pending, self._at + 1):
+            self._emit(self._take(self._at + 1))
 
-    def _cite(self, out: list[str], marker: str) -> None:
+    def _cite(self, marker: str) -> None:
         numbers = _numbers(marker)
         known = [number for number in numbers if 1 <= number <= self._n_sources]
         self.unknown.update(set(numbers) - set(known))
         if not known:
             self._space = ""
             return
-        self._emit(out, "")
+        self._emit("")
         for number in known:
             self.markers.append(Marker(number, self._length))
-            self._emit(out, f"[{number}]")
+            self._emit(f"[{number}]")
 
 
 def strip_markers(text: str) -> str:

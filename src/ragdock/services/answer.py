@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Generator as Steps
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,13 +17,15 @@ from ragdock.core.extractive import (
     candidate_sentences,
     extract_answer,
     no_answer,
+    trusts_vectors,
 )
 from ragdock.core.markers import MarkerFilter
+from ragdock.core.prompting import PROMPT_ID, select_passages
 from ragdock.errors import GeneratorError, UnavailableError
 from ragdock.ports import Embedder, Generator, Metrics
 from ragdock.services.caching import CacheState, JsonCache, dump
 from ragdock.services.retrieve import Query, Retrieved, Retriever, Timings
-from ragdock.types import Answer
+from ragdock.types import Answer, Hit
 
 __all__ = ["Answerer", "Delta", "Final", "Reset", "StreamEvent"]
 
@@ -110,20 +113,16 @@ class Answerer:
         draft: _Draft | None = None
         failure: str | None = None
         if self._generator is not None and not self._abstains(query.text, found):
-            n_shown = 0
+            shown: list[Delta] = []
             try:
-                steps = self._streamed(self._generator, query.text, found, timings)
-                while True:
-                    try:
-                        yield next(steps)
-                    except StopIteration as end:
-                        draft = _Draft(end.value)
-                        break
-                    n_shown += 1
+                answer = yield from self._streamed(
+                    self._generator, query.text, found, timings, shown
+                )
+                draft = _Draft(answer)
             except GeneratorError as exc:
                 self._log_fallback(exc)
                 failure = exc.reason
-                if n_shown:
+                if shown:
                     yield Reset(exc.reason)
         if draft is None:
             draft = self._extracted(query.text, found, timings, failure)
@@ -147,33 +146,46 @@ class Answerer:
     def _drafted(self, question: str, found: Retrieved, timings: Timings) -> _Draft:
         if self._generator is None or self._abstains(question, found):
             return self._extracted(question, found, timings)
+        given = select_passages(question, found.hits)
         try:
             with timings.stage("generate", self._metrics):
-                text = self._generator.generate(question, found.hits)
-            return _Draft(self._checked(text, question, found))
+                text = self._generator.generate(question, given)
+            return _Draft(self._checked(text, question, given))
         except GeneratorError as exc:
             self._log_fallback(exc)
             return self._extracted(question, found, timings, exc.reason)
 
     def _streamed(
-        self, generator: Generator, question: str, found: Retrieved, timings: Timings
+        self,
+        generator: Generator,
+        question: str,
+        found: Retrieved,
+        timings: Timings,
+        shown: list[Delta],
     ) -> Steps[Delta, None, Answer]:
-        pieces: list[str] = []
+        """Yield the answer's pieces, and put into `shown` what was yielded."""
+        given = select_passages(question, found.hits)
         # Markers of sources that were not given never reach the client.
-        known = MarkerFilter(len(found.hits))
-        with timings.stage("generate", self._metrics):
-            for piece in generator.stream(question, found.hits):
+        known = MarkerFilter(len(given))
+        pieces: list[str] = []
+        with (
+            timings.stage("generate", self._metrics),
+            # Closed at once when the client leaves, so that the LLM stops working for nobody.
+            closing(generator.stream(question, given)) as stream,
+        ):
+            for piece in stream:
                 pieces.append(piece)
-                shown = known.feed(piece)
-                if shown:
-                    yield Delta(shown)
-            shown = known.close()
-            if shown:
-                yield Delta(shown)
-        return self._checked("".join(pieces), question, found)
+                text = known.feed(piece)
+                if text:
+                    shown.append(Delta(text))
+                    yield shown[-1]
+            text = known.close()
+            if text:
+                yield Delta(text)
+        return self._checked("".join(pieces), question, given)
 
-    def _checked(self, text: str, question: str, found: Retrieved) -> Answer:
-        checked = check_citations(text, found.hits, question=question)
+    def _checked(self, text: str, question: str, given: Sequence[Hit]) -> Answer:
+        checked = check_citations(text, given, question=question)
         if checked.unknown:
             log.warning(
                 "the LLM cited sources that were not given",
@@ -189,15 +201,14 @@ class Answerer:
     def _extracted(
         self, question: str, found: Retrieved, timings: Timings, fallback_reason: str | None = None
     ) -> _Draft:
-        keep = fallback_reason is None
         with timings.stage("extract", self._metrics):
             if self._abstains(question, found):
-                return _Draft(no_answer(fallback_reason=fallback_reason), keep)
+                return _Draft(no_answer(fallback_reason=fallback_reason), fallback_reason is None)
             sentences = candidate_sentences(found.hits)
-            vectors = None
-            if found.vector is not None and sentences:
+            vectors, keep = None, fallback_reason is None
+            if sentences and found.vector is not None and trusts_vectors(found.familiarity):
                 try:
-                    vectors = self._embedder.embed([s.text for s in sentences], urgent=True)
+                    vectors = self._embedder.embed([s.match_text for s in sentences], urgent=True)
                 except UnavailableError:
                     # Overlap alone is a decent answer; a busy embedder must not be an error here.
                     log.warning("sentences are ranked without vectors: the embedder is busy")
@@ -207,7 +218,7 @@ class Answerer:
                 found.hits,
                 sentences,
                 sentence_vectors=vectors,
-                question_vector=found.vector if vectors is not None else None,
+                question_vector=None if vectors is None else found.vector,
             )
             return _Draft(replace(answer, fallback_reason=fallback_reason), keep)
 
@@ -221,7 +232,7 @@ class Answerer:
         )
 
     def _key(self, query: Query) -> str:
-        return self._retriever.key("answer", query, self.generator_id, self._min_score)
+        return self._retriever.key("answer", query, self.generator_id, PROMPT_ID, self._min_score)
 
     def _count(self, answer: Answer) -> None:
         result = "grounded" if answer.grounded else "unknown"

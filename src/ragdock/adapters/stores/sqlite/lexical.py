@@ -18,7 +18,7 @@ import apsw
 from ragdock.adapters.stores.sqlite.connections import fetch
 from ragdock.adapters.stores.sqlite.where import where_documents
 from ragdock.core.filters import Filter
-from ragdock.core.terms import query_terms
+from ragdock.core.terms import is_unspaced, query_terms
 from ragdock.types import ScoredChunk
 
 __all__ = ["LexicalIndex", "rare_terms"]
@@ -120,4 +120,6 @@ def _statement(expression: str, limit: int, where: Filter | None) -> tuple[str, 
 
 
 def _quoted(term: str) -> str:
-    return '"' + term.replace('"', '""') + '"'
+    quoted = '"' + term.replace('"', '""') + '"'
+    # Unspaced scripts are indexed as bigrams: one character alone is the beginning of some.
+    return f"{quoted} *" if len(term) == 1 and is_unspaced(term) else quoted
