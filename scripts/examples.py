@@ -43,7 +43,7 @@ _MASKS = (
     (re.compile(r'("(?:embed|lexical|dense|fuse|extract|total)"): \d+'), r"\1: <number>"),
     (re.compile(r"\bup \d+ s\b"), "up <number> s"),
     (re.compile(r"x-request-id: \S+"), "x-request-id: <id>"),
-    (re.compile(r'"request_id": "[^"]+"'), '"request_id": "<id>"'),
+    (re.compile(r'"request_id": ?"[^"]+"'), '"request_id": "<id>"'),
     (re.compile(r"minilm-l6-v2-int8:[0-9a-f]{8}"), "minilm-l6-v2-int8:<hash>"),
     (re.compile(r" {2,}|-{3,}|─+|━+"), " "),
 )
@@ -103,6 +103,7 @@ def run(command: str, url: str, directory: Path) -> str:
         "RAGDOCK_URL": url,
         "COLUMNS": "100",
         "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
     }
     done = subprocess.run(
         ["bash", "-c", command.replace(PUBLIC_URL, url)],
