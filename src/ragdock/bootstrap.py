@@ -15,8 +15,8 @@ from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteStore
 from ragdock.core.chunking import CHUNKER_ID
-from ragdock.core.lead import LEAD_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
+from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
 from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
 from ragdock.services.answer import Answerer
