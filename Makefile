@@ -81,8 +81,8 @@ test-container: $(VENV)/.dev models/manifest.json ## Run the container tests on 
 bench: $(VENV)/.dev models/manifest.json ## Measure speed beside its floors and ceilings
 	@$(RUN) bench.run
 
-EVAL ?= src/ragdock/samples/eval
-eval: $(VENV)/.base models/manifest.json ## Measure retrieval quality on a BEIR-form set: make eval EVAL=DIR
+EVAL ?=
+eval: $(VENV)/.base models/manifest.json ## Measure retrieval on the samples, or on a BEIR-form set: EVAL=DIR
 	@RAG_MODEL_DIR=models $(RUN) ragdock eval $(EVAL)
 
 lock: ## Rewrite the lock files

@@ -144,6 +144,15 @@ class Store(Protocol):
         """Rows of the ledger, newest first, with ids below `before`."""
         ...
 
+    def unsettled(
+        self, collection: str, *, after: str | None = None, limit: int = 100
+    ) -> tuple[Job, ...]:
+        """Newest rows that are index jobs not done: one a document, by document id above `after`.
+
+        Together with `documents` they are all that a collection knows.
+        """
+        ...
+
     def queue_depth(self) -> dict[JobState, int]:
         """How many rows of the ledger are in each unfinished or failed state."""
         ...

@@ -186,7 +186,7 @@ class Stack:
         return done.stdout + done.stderr
 
     def up(self, *arguments: str) -> None:
-        self.compose("up", "-d", *(arguments or ("--no-build",)))
+        self.compose("up", "-d", *(arguments or ("--no-build",)), timeout_seconds=600)
         self.wait_healthy()
 
     def down(self, *arguments: str) -> None:
