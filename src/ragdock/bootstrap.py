@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from ragdock.adapters.caches.memory import MemoryCache
 from ragdock.adapters.caches.redis import RedisCache
-from ragdock.adapters.caches.tiered import TieredCache
+from ragdock.adapters.caches.tiered import NEAR_TTL_SECONDS, TieredCache
 from ragdock.adapters.embedders.minilm import MiniLmEmbedder
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteStore
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
+from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
 from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
 from ragdock.services.answer import Answerer
@@ -24,6 +25,7 @@ from ragdock.services.ingest import Ingester
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
 from ragdock.settings import Settings, cpu_quota
+from ragdock.types import JobState
 
 __all__ = ["DEFAULT_COLLECTION", "Services", "open_services"]
 
@@ -72,7 +74,7 @@ def open_services(
         parser = ParserPool(settings.parse_timeout_seconds, settings.parse_memory_mb)
         stack.callback(parser.close)
 
-        fingerprint = f"{embedder.id}/{embedder.dim}/{CHUNKER_ID}/{settings.chunk_tokens}"
+        fingerprint = f"{embedder.id}/{embedder.dim}/{CHUNKER_ID}+{LEAD_ID}/{settings.chunk_tokens}"
         _require_fingerprint(store, fingerprint, embedder.dim)
         profile = _profile(settings)
         json_cache = JsonCache(cache, settings.cache_ttl_seconds, metrics)
@@ -127,7 +129,7 @@ def open_services(
         )
         if work:
             ingester.start()
-            stack.callback(ingester.stop)
+            stack.callback(ingester.stop, settings.ingest_shutdown_seconds)
         yield services
 
 
@@ -181,7 +183,8 @@ def _cache(settings: Settings, metrics: Metrics) -> Cache:
         timeout_seconds=settings.redis_timeout_seconds,
         metrics=metrics,
     )
-    return TieredCache(near, far)
+    ttl_seconds = min(NEAR_TTL_SECONDS, settings.cache_ttl_seconds)
+    return TieredCache(near, far, near_ttl_seconds=ttl_seconds)
 
 
 def _profile(settings: Settings) -> FusionProfile:
@@ -192,18 +195,31 @@ def _profile(settings: Settings) -> FusionProfile:
 
 def _require_fingerprint(store: Store, fingerprint: str, dim: int) -> None:
     """Make the default collection; refuse to start on collections of another embedder."""
-    try:
-        store.collection(DEFAULT_COLLECTION)
-    except NotFoundError:
-        try:
-            store.create_collection(DEFAULT_COLLECTION, fingerprint, dim)
-        except ConflictError:
-            log.debug("another process made the default collection")
     for collection in store.collections():
-        if collection.fingerprint != fingerprint and collection.n_documents:
+        if collection.fingerprint == fingerprint:
+            continue
+        waiting = store.jobs(
+            collection=collection.name, states=(JobState.PENDING, JobState.PROCESSING), limit=1
+        )
+        if collection.n_documents or waiting:
             raise ConfigurationError(
                 f"Collection {collection.name!r} was indexed with {collection.fingerprint!r}, but "
                 f"these settings mean {fingerprint!r}. Restore the former RAG_EMBEDDER, "
                 "RAG_EMBED_MODEL and RAG_CHUNK_TOKENS, or point RAG_DATA_DIR at a new directory "
                 "and ingest again."
             )
+        # An empty one holds nothing of the other embedder but its name.
+        with suppress(NotFoundError):
+            store.drop_collection(collection.name)
+        _ensure(store, collection.name, fingerprint, dim)
+    _ensure(store, DEFAULT_COLLECTION, fingerprint, dim)
+
+
+def _ensure(store: Store, name: str, fingerprint: str, dim: int) -> None:
+    try:
+        store.collection(name)
+    except NotFoundError:
+        try:
+            store.create_collection(name, fingerprint, dim)
+        except ConflictError:
+            log.debug("another process made collection %s", name)

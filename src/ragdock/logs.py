@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
         entry.update(_extras(record))
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return _printable(json.dumps(entry, ensure_ascii=False, default=str))
 
 
 class TextFormatter(logging.Formatter):
@@ -56,7 +56,7 @@ class TextFormatter(logging.Formatter):
         line = f"{line}  {extras}" if extras else line
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
-        return line
+        return _printable(line)
 
 
 def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None:
@@ -75,6 +75,11 @@ def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None
         logger.propagate = True
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _printable(line: str) -> str:
+    # A lone surrogate can't be written, and a line about it must not be lost for that.
+    return line.encode("utf-8", "backslashreplace").decode()
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:

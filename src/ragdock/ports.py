@@ -6,7 +6,8 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator as Steps
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -143,6 +144,15 @@ class Store(Protocol):
         """Rows of the ledger, newest first, with ids below `before`."""
         ...
 
+    def unsettled(
+        self, collection: str, *, after: str | None = None, limit: int = 100
+    ) -> tuple[Job, ...]:
+        """Newest rows that are index jobs not done: one a document, by document id above `after`.
+
+        Together with `documents` they are all that a collection knows.
+        """
+        ...
+
     def queue_depth(self) -> dict[JobState, int]:
         """How many rows of the ledger are in each unfinished or failed state."""
         ...
@@ -239,14 +249,14 @@ class Generator(Protocol):
 
     @property
     def id(self) -> str:
-        """Names the model and the prompt; part of cache keys and of the answer."""
+        """Names the model; part of the answer and, with `PROMPT_ID`, of cache keys."""
         ...
 
     def generate(self, question: str, passages: Sequence[Hit]) -> str:
         """The whole answer text with [n] markers; raises `GeneratorError`."""
         ...
 
-    def stream(self, question: str, passages: Sequence[Hit]) -> Iterator[str]:
+    def stream(self, question: str, passages: Sequence[Hit]) -> Steps[str, None, None]:
         """The answer text in pieces; raises `GeneratorError`, also after some pieces."""
         ...
 

@@ -9,6 +9,7 @@ quotes the value (never a secret's) and says what is allowed.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["development", "staging", "production"] = _env(
-        "ENVIRONMENT", "development", "Shown by /health and in logs; decides the log format."
+        "ENVIRONMENT", "development", "Shown by /health and in the log."
     )
     host: str = _env("RAG_HOST", "127.0.0.1", "Address to listen on (the image sets 0.0.0.0).")
     port: int = _env("PORT", 8000, "Port to listen on.", ge=0, le=65535)
@@ -148,6 +149,16 @@ class Settings(BaseSettings):
         "RAG_LOG_FORMAT", "auto", "`auto`: text on a terminal, else JSON."
     )
 
+    @property
+    def request_shutdown_seconds(self) -> float:
+        """The part of `shutdown_seconds` that running requests get; the rest is for closing."""
+        return 0.65 * self.shutdown_seconds
+
+    @property
+    def ingest_shutdown_seconds(self) -> float:
+        """The part of `shutdown_seconds` that documents in work get."""
+        return 0.2 * self.shutdown_seconds
+
     @classmethod
     def load(cls, **overrides: Any) -> Self:
         """Read the environment and `.env`; overrides win. Raises `ConfigurationError`."""
@@ -187,6 +198,9 @@ class Settings(BaseSettings):
         return value.rstrip("/") if value else None
 
 
+_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*(@)")
+
+
 def _alias(cls: type[Settings], name: str) -> str:
     alias = cls.model_fields[name].validation_alias
     assert isinstance(alias, AliasChoices)
@@ -197,11 +211,10 @@ def _explain(cls: type[Settings], exc: ValidationError) -> str:
     lines = []
     for error in exc.errors():
         variable = str(error["loc"][0])
-        secret = any(word in variable for word in ("KEY", "PASSWORD", "SECRET", "TOKEN"))
-        value = "(hidden)" if secret else repr(error.get("input"))
-        help_text = next(
-            (f.description for n, f in cls.model_fields.items() if _alias(cls, n) == variable), ""
-        )
+        field = next((f for n, f in cls.model_fields.items() if _alias(cls, n) == variable), None)
+        secret = field is not None and "SecretStr" in str(field.annotation)
+        value = "(hidden)" if secret else _PASSWORD.sub(r"\1***\2", repr(error.get("input")))
+        help_text = (field.description if field else None) or ""
         lines.append(f"{variable}={value}: {error['msg']}. {help_text}".rstrip())
     return "\n".join(lines)
 

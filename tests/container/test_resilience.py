@@ -155,7 +155,7 @@ def health_is(client: httpx2.Client, status: str) -> dict[str, Any] | None:
 
 
 def test_a_stop_lets_running_requests_end(stack: Stack, report: Callable[[str], None]) -> None:
-    """`docker stop` amid uploads: one is answered, one that never ends is cut, the exit code is 0."""
+    """`docker stop` amid uploads: one is answered, one without end is cut, the exit code is 0."""
     body = json.dumps({"documents": [{"id": "late", "text": "The late ferry leaves at 23:40."}]})
     slow = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=30)
     begin_upload(slow, body)

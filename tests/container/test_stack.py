@@ -35,7 +35,7 @@ def test_every_compose_brings_it_up_and_down(
     tmp_path: Path,
     report: Callable[[str], None],
 ) -> None:
-    """Compose 1.29, 2 and 5 read the same file, build or take the image, reach healthy, clean up."""
+    """Compose 1.29, 2 and 5 read one file, build or take the image, get healthy, clean up."""
     directory = copy_context(tmp_path / f"compose{version}")
     stack = Stack(directory, version)
     stack.compose("config", "-q")

@@ -89,11 +89,12 @@ def test_a_marker_has_a_longest_form() -> None:
 
 
 def test_hostile_text_takes_linear_time() -> None:
-    """A megabyte of brackets, backticks or numbers is read in a moment."""
-    for text in ("[" * 2**20, "`[1]`" * 2**17, "[1, " * 2**18, "``" * 2**19, " [1]" * 2**17):
-        started = time.perf_counter()
+    """Brackets, backticks or numbers in great numbers are read in a moment."""
+    started = time.perf_counter()
+    for text in ("[" * 2**16, "`[1]`" * 2**14, "[1, " * 2**15, "``" * 2**16, " [1]" * 2**14):
         clean(text, 3)
-        assert time.perf_counter() - started < 10
+    # Linear: half a second. When each character sliced the buffer, it was half a minute.
+    assert time.perf_counter() - started < 5
 
 
 def test_strip_markers_removes_all() -> None:

@@ -188,7 +188,7 @@ def test_context_counts_for_coverage() -> None:
     assert question_coverage("warranty", passages) == 1.0
 
 
-@pytest.mark.parametrize(("familiarity", "trusted"), [(0.0, False), (0.49, False), (0.5, True)])
+@pytest.mark.parametrize(("familiarity", "trusted"), [(0.0, False), (0.54, False), (0.7, True)])
 def test_trusts_vectors(familiarity: float, trusted: bool) -> None:
     """Vectors of a language that the embedder hardly knows are left out."""
     assert trusts_vectors(familiarity) is trusted

@@ -44,6 +44,7 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
             stack.callback(app.state.gate.close)
             app.state.health_gate = Gate(HEALTH_PLACES, settings.max_waiting, services.metrics)
             stack.callback(app.state.health_gate.close)
+            app.state.n_waiting = 0
             app.state.started_at = time.monotonic()
             if settings.samples:
                 _add_samples(services)

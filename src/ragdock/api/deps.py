@@ -30,5 +30,5 @@ DocumentId = Annotated[str, Path(pattern=DOCUMENT_ID, description="The document'
 
 def wants_fresh(request: Request) -> bool:
     """Whether the caller refuses cached answers (`Cache-Control: no-cache` or `no-store`)."""
-    control = request.headers.get("cache-control")
-    return control is not None and ("no-cache" in control or "no-store" in control)
+    control = request.headers.get("cache-control", "").lower()
+    return "no-cache" in control or "no-store" in control

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
 from ragdock.errors import UnavailableError
 from ragdock.ports import Metrics
+from ragdock.services.threads import DaemonPool
 
 __all__ = ["Gate"]
 
@@ -20,10 +22,14 @@ _END: Final = object()
 
 
 class Gate:
-    """At most `n_running` calls at once and `n_waiting` behind them; more are refused."""
+    """At most `n_running` calls at once and `n_waiting` behind them; more are refused.
+
+    A place is held until the call's thread is done, not until its caller stops waiting: a caller
+    that goes away frees nothing, because its thread goes on.
+    """
 
     def __init__(self, n_running: int, n_waiting: int, metrics: Metrics) -> None:
-        self._pool = ThreadPoolExecutor(n_running, "request")
+        self._pool = DaemonPool(n_running, "request")
         self._running = asyncio.Semaphore(n_running)
         self._n_waiting = n_waiting
         self._waiting = 0
@@ -31,35 +37,46 @@ class Gate:
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call it in a thread; raises `UnavailableError` at once when too many wait."""
-        async with self._place():
-            return await self._call(lambda: function(*args, **kwargs))
+        await self._enter()
+        return await asyncio.wrap_future(self._start(lambda: function(*args, **kwargs)))
 
-    async def iterate(self, make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
-        """Drive an iterator in a thread, step by step, holding one place."""
-        async with self._place():
-            iterator = await self._call(make)
+    async def stream(self, make: Callable[[], Iterator[T]]) -> AsyncGenerator[T]:
+        """Drive an iterator in a thread, holding one place.
+
+        When this returns the place is taken; the items follow. Closing the result stops the
+        iterator at its next item.
+        """
+        await self._enter()
+        loop = asyncio.get_running_loop()
+        items: asyncio.Queue[object] = asyncio.Queue()
+        gone = threading.Event()
+
+        def tell(item: object) -> None:
+            with suppress(RuntimeError):  # The loop is closed: nobody listens any more.
+                loop.call_soon_threadsafe(items.put_nowait, item)
+
+        def drive() -> None:
             try:
-                while True:
-                    item = await self._call(lambda: next(iterator, _END))
-                    if item is _END:
-                        return
-                    yield item  # type: ignore[misc]
+                iterator = make()
+                for item in iterator:
+                    if gone.is_set():
+                        break
+                    tell(item)
+                # Ends what the iterator holds (an open HTTP answer) now, in this thread.
+                getattr(iterator, "close", lambda: None)()
+            except Exception as exc:  # noqa: BLE001 (raised again where the items are read)
+                tell(_Failure(exc))
             finally:
-                close = getattr(iterator, "close", None)
-                if close is not None:
-                    await asyncio.shield(self._call(close))
+                tell(_END)
+
+        self._start(drive)
+        return _received(items, gone)
 
     def close(self) -> None:
-        """End the threads; running calls end first."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Take no more calls; threads that run end with the process."""
+        self._pool.close()
 
-    async def _call(self, function: Callable[[], T]) -> T:
-        context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: context.run(function))
-
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _enter(self) -> None:
         if self._running.locked() and self._waiting >= self._n_waiting:
             self._metrics.count("refused", reason="overloaded")
             raise UnavailableError(
@@ -70,7 +87,35 @@ class Gate:
             await self._running.acquire()
         finally:
             self._waiting -= 1
+
+    def _start(self, function: Callable[[], T]) -> Future[T]:
+        """Submit to the pool; the place that `_enter` took is given back when it is done."""
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+
+        def leave(_: Future[T]) -> None:
+            with suppress(RuntimeError):  # The loop is closed, and the semaphore with it.
+                loop.call_soon_threadsafe(self._running.release)
+
         try:
-            yield
-        finally:
+            future = self._pool.submit(lambda: context.run(function))
+        except RuntimeError as exc:
             self._running.release()
+            raise UnavailableError("The server is stopping.", code="stopping") from exc
+        future.add_done_callback(leave)
+        return future
+
+
+class _Failure:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+async def _received(items: asyncio.Queue[object], gone: threading.Event) -> AsyncGenerator[T]:
+    try:
+        while (item := await items.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item  # type: ignore[misc]
+    finally:
+        gone.set()

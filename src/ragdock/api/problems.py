@@ -46,6 +46,7 @@ _HTTP_CODES: Final = {
     405: "method_not_allowed",
     413: "too_large",
     415: "unsupported_media_type",
+    503: "overloaded",
 }
 
 
@@ -116,12 +117,14 @@ def invalid(found: Any) -> Response:
 
 
 def _field_error(error: dict[str, Any]) -> dict[str, str]:
+    if error["type"] == "json_invalid":
+        # FastAPI hides the cause in the context, and puts the position where the field's name is.
+        position = f" at character {error['loc'][1]}" if len(error["loc"]) > 1 else ""
+        return {"field": "body", "message": f"{error['ctx']['error']}{position}"}
     field = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"])
+    message = str(error["msg"]).removeprefix("Value error, ")
     value = error.get("input")
-    if error["type"] not in ("missing", "json_invalid") and isinstance(
-        value, str | int | float | bool
-    ):
+    if error["type"] != "missing" and isinstance(value, str | int | float | bool):
         shown = repr(value)
         if len(shown) > MAX_SHOWN_CHARACTERS:
             shown = shown[: MAX_SHOWN_CHARACTERS - 3] + "..."

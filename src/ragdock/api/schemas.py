@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
+from ragdock.core.filters import MAX_KEY_CHARACTERS
 from ragdock.types import Collection, Document, Job, JobState
 
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
     "TextDocuments",
 ]
 
+MAX_METADATA_CHARACTERS: Final = 4096
+MAX_METADATA_ITEMS: Final = 256
+MAX_NUMBER: Final = 2**53  # Beyond it a JSON number isn't the same number for everyone (RFC 8259).
 NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 DOCUMENT_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._~:@-]{0,199}$"
 
@@ -44,8 +48,45 @@ FilterObject = Annotated[
         examples=[{"year": {"gte": 2024}, "team": ["ops", "legal"]}],
     ),
 ]
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str) or len(value) > MAX_METADATA_CHARACTERS:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _metadata_value(value: Any) -> Any:
+    # One sentence instead of the five that a union's members would say.
+    if isinstance(value, list):
+        fits = len(value) <= MAX_METADATA_ITEMS and all(map(_is_text, value))
+    elif isinstance(value, int | float):
+        fits = abs(value) < MAX_NUMBER  # False for NaN as well; true and false are 1 and 0.
+    else:
+        fits = _is_text(value)
+    if not fits:
+        raise ValueError(
+            f"not a string of up to {MAX_METADATA_CHARACTERS} characters, a number below 2**53, a "
+            f"boolean, or a list of up to {MAX_METADATA_ITEMS} strings"
+        )
+    return value
+
+
+MetadataValue = Annotated[
+    Any,
+    PlainValidator(
+        _metadata_value,
+        json_schema_input_type=Annotated[str, Field(max_length=MAX_METADATA_CHARACTERS)]
+        | Annotated[float, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
+        | bool
+        | Annotated[
+            list[Annotated[str, Field(max_length=MAX_METADATA_CHARACTERS)]],
+            Field(max_length=MAX_METADATA_ITEMS),
+        ],
+    ),
+]
 MetadataObject = Annotated[
-    dict[str, str | int | float | bool | list[str]],
+    dict[Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARACTERS)], MetadataValue],
     Field(description="Flat: strings, numbers, booleans, lists of strings.", max_length=64),
 ]
 

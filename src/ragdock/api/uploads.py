@@ -13,14 +13,20 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException
 
 from ragdock.api.gate import Gate
-from ragdock.api.schemas import DocumentId, MetadataObject
+from ragdock.api.schemas import (
+    DocumentId,
+    MetadataObject,
+    TextDocument,
+    TextDocuments,
+    TextReplacement,
+)
 from ragdock.core.keys import document_id_of, sha256_hex
 from ragdock.core.media import detect_media_type, safe_filename
 from ragdock.errors import InputError, TooLargeError
 from ragdock.settings import Settings
 from ragdock.types import Metadata, Upload
 
-__all__ = ["read_json", "read_multipart", "require_one", "text_upload"]
+__all__ = ["is_multipart", "read_multipart", "read_replacement", "read_texts"]
 
 Model = TypeVar("Model", bound=BaseModel)
 HEAD_BYTES: Final = 4096
@@ -29,21 +35,35 @@ _METADATA: Final[TypeAdapter[Metadata]] = TypeAdapter(MetadataObject)
 _DOCUMENT_ID: Final[TypeAdapter[str]] = TypeAdapter(DocumentId)
 
 
-async def read_json(request: Request, model: type[Model]) -> Model:
-    """The JSON body as a model; 415 for another type, 400 for no JSON, 422 for a wrong one."""
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type != "application/json":
-        raise InputError(
-            f"Content-Type {content_type or '(none)'!r} is not accepted here; send "
-            "multipart/form-data with files or application/json.",
-            code="unsupported_media_type",
-        )
-    try:
-        return model.model_validate_json(await request.body())
-    except ValidationError as exc:
-        raise RequestValidationError(
-            [error | {"loc": ("body", *error["loc"])} for error in exc.errors()]
-        ) from exc
+def is_multipart(request: Request) -> bool:
+    """Whether the body is a form with files."""
+    return _content_type(request) == "multipart/form-data"
+
+
+async def read_texts(
+    request: Request, settings: Settings, gate: Gate
+) -> tuple[TextDocuments, list[Upload]]:
+    """The JSON body of a POST, and its uploads."""
+
+    def read(raw: bytes) -> tuple[TextDocuments, list[Upload]]:
+        body = _parsed(raw, TextDocuments)
+        return body, [
+            _text_upload(document, document.id, settings, f"body.documents.{index}")
+            for index, document in enumerate(body.documents)
+        ]
+
+    return await gate.run(read, await _json_body(request))
+
+
+async def read_replacement(
+    request: Request, settings: Settings, gate: Gate, document_id: str
+) -> Upload:
+    """The JSON body of a PUT as an upload."""
+
+    def read(raw: bytes) -> Upload:
+        return _text_upload(_parsed(raw, TextReplacement), document_id, settings, "body")
+
+    return await gate.run(read, await _json_body(request))
 
 
 async def read_multipart(
@@ -54,37 +74,57 @@ async def read_multipart(
         async with request.form(
             max_files=settings.max_files, max_fields=16, max_part_size=MAX_FIELD_BYTES
         ) as form:
-            _require_known(
-                form, ("file", "metadata") if document_id else ("file", "metadata", "id")
-            )
-            metadata = _metadata(form)
-            wanted_id = document_id or _id(form)
-            files = form.getlist("file")
-            if not files:
-                raise _missing_file()
-            if wanted_id is not None and len(files) > 1:
-                raise InputError("`id` goes with one file.", field="body.id")
-            return [await _file_upload(file, settings, gate, metadata, wanted_id) for file in files]
+            # Reading and hashing 50 MB takes tenths of a second: not on the event loop.
+            return await gate.run(_form_uploads, form, settings, document_id)
     except MultiPartException as exc:
         raise InputError(f"The form can't be read: {exc.message}", field="body") from exc
 
 
-def require_one(uploads: Sequence[Upload]) -> None:
-    """Exactly one file."""
-    if len(uploads) != 1:
-        raise InputError(f"PUT takes exactly one file, not {len(uploads)}.", field="body.file")
+def _form_uploads(form: FormData, settings: Settings, document_id: str | None) -> list[Upload]:
+    _require_known(form, ("file", "metadata") if document_id else ("file", "metadata", "id"))
+    metadata = _metadata(form)
+    wanted_id = document_id or _id(form)
+    files = form.getlist("file")
+    if not files:
+        raise _missing_file()
+    if wanted_id is not None and len(files) > 1:
+        what = "`id` goes with one file" if document_id is None else "PUT takes exactly one file"
+        raise InputError(f"{what}, not {len(files)}.", field="body.file")
+    return [_file_upload(file, settings, metadata, wanted_id) for file in files]
 
 
-def text_upload(
-    text: str,
-    settings: Settings,
-    *,
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+async def _json_body(request: Request) -> bytes:
+    content_type = _content_type(request)
+    if content_type != "application/json":
+        raise InputError(
+            f"Content-Type {content_type or '(none)'!r} is not accepted here; send "
+            "multipart/form-data with files or application/json.",
+            code="unsupported_media_type",
+        )
+    return await request.body()
+
+
+def _parsed(raw: bytes, model: type[Model]) -> Model:
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as exc:
+        raise RequestValidationError(
+            [error | {"loc": ("body", *error["loc"])} for error in exc.errors()]
+        ) from exc
+
+
+def _text_upload(
+    document: TextDocument | TextReplacement,
     document_id: str | None,
-    filename: str | None,
-    metadata: Metadata,
+    settings: Settings,
     field: str,
 ) -> Upload:
     """A text as an upload; its file name tells the format (plain text when it has none)."""
+    text, filename = document.text, document.filename
     if "\x00" in text:
         raise InputError(
             f"{field}.text holds a NUL character at {text.index(chr(0))}; send text.",
@@ -93,36 +133,31 @@ def text_upload(
         )
     if not text.strip():
         raise InputError(f"{field}.text holds no text.", field=f"{field}.text", code="empty")
-    try:
-        content = text.encode()
-    except UnicodeEncodeError as exc:
-        raise InputError(
-            f"{field}.text holds a lone surrogate at {exc.start}, which is no character.",
-            field=f"{field}.text",
-            code="wrong_encoding",
-        ) from exc
-    _require_size(len(content), filename or "text", settings)
-    name = safe_filename(filename) if filename else None
+    content = text.encode()
+    name = _safe(filename, f"{field}.filename") if filename else None
+    _require_size(len(content), name or "text", settings, f"{field}.text")
     media_type = "text/plain"
     if name is not None:
         media_type = detect_media_type(name, "text/plain", content[:HEAD_BYTES]) or "text/plain"
     return _upload(
-        name or "text.txt", content, media_type, metadata, document_id, named=name is not None
+        name or "text.txt",
+        content,
+        media_type,
+        document.metadata,
+        document_id,
+        named=name is not None,
     )
 
 
-async def _file_upload(
-    file: UploadFile | str,
-    settings: Settings,
-    gate: Gate,
-    metadata: Metadata,
-    document_id: str | None,
+def _file_upload(
+    file: UploadFile | str, settings: Settings, metadata: Metadata, document_id: str | None
 ) -> Upload:
     if not isinstance(file, UploadFile):
         raise _missing_file()
-    name = safe_filename(file.filename or "")
-    _require_size(file.size or 0, name, settings)
-    content = await file.read()
+    name = _safe(file.filename or "", "body.file")
+    _require_size(file.size or 0, name, settings, "body.file")
+    file.file.seek(0)
+    content = file.file.read()
     if not content.strip():
         raise InputError(f"{name!r} is empty.", field="body.file", code="empty")
     media_type = detect_media_type(name, file.content_type, content[:HEAD_BYTES])
@@ -133,8 +168,14 @@ async def _file_upload(
             field="body.file",
             code="unsupported_media_type",
         )
-    # Hashing 50 MB takes a tenth of a second: not on the event loop.
-    return await gate.run(_upload, name, content, media_type, metadata, document_id)
+    return _upload(name, content, media_type, metadata, document_id)
+
+
+def _safe(filename: str, field: str) -> str:
+    try:
+        return safe_filename(filename)
+    except InputError as exc:
+        raise InputError(str(exc), field=field, code=exc.code) from exc
 
 
 def _upload(
@@ -156,13 +197,13 @@ def _upload(
     )
 
 
-def _require_size(n_bytes: int, name: str, settings: Settings) -> None:
+def _require_size(n_bytes: int, name: str, settings: Settings, field: str) -> None:
     limit = settings.max_upload_mb * 2**20
     if n_bytes > limit:
         raise TooLargeError(
             f"{name!r} has {n_bytes} bytes; at most {limit} are allowed (RAG_MAX_UPLOAD_MB="
             f"{settings.max_upload_mb}).",
-            field="body.file",
+            field=field,
         )
 
 
@@ -180,7 +221,7 @@ def _metadata(form: FormData) -> Metadata:
         return {}
     try:
         value: Any = json.loads(raw) if isinstance(raw, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise InputError(

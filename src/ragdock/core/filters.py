@@ -21,6 +21,7 @@ from ragdock.errors import InputError
 __all__ = [
     "MAX_CONDITIONS",
     "MAX_IN_VALUES",
+    "MAX_KEY_CHARACTERS",
     "RESERVED_KEYS",
     "Condition",
     "Filter",

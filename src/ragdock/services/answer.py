@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Generator as Steps
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,13 +17,15 @@ from ragdock.core.extractive import (
     candidate_sentences,
     extract_answer,
     no_answer,
+    trusts_vectors,
 )
 from ragdock.core.markers import MarkerFilter
+from ragdock.core.prompting import PROMPT_ID, select_passages
 from ragdock.errors import GeneratorError, UnavailableError
 from ragdock.ports import Embedder, Generator, Metrics
 from ragdock.services.caching import CacheState, JsonCache, dump
 from ragdock.services.retrieve import Query, Retrieved, Retriever, Timings
-from ragdock.types import Answer
+from ragdock.types import Answer, Hit
 
 __all__ = ["Answerer", "Delta", "Final", "Reset", "StreamEvent"]
 
@@ -51,6 +55,14 @@ class Final:
 
 
 StreamEvent = Delta | Reset | Final
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An answer, and whether it is as good as it gets and may be cached."""
+
+    answer: Answer
+    keep: bool = True
 
 
 class Answerer:
@@ -83,8 +95,8 @@ class Answerer:
 
         def compute() -> tuple[bytes, bool]:
             timings = Timings()
-            answer = self.answer(query, timings)
-            return _dumped(answer, timings), answer.fallback_reason is None
+            draft = self._answered(query, timings)
+            return _dumped(draft.answer, timings), draft.keep
 
         return self._cache.get("answer", self._key(query), compute, bypass=bypass)
 
@@ -93,66 +105,87 @@ class Answerer:
         key = self._key(query)
         cached = None if bypass else self._cache.load("answer", key)
         if cached is not None:
+            yield Delta(json.loads(cached)["answer"])
             yield Final(cached, "hit")
             return
-        state: CacheState = "bypass" if bypass else "miss"
         timings = Timings()
         found = self._retriever.retrieve(query, timings)
-        answer: Answer | None = None
+        draft: _Draft | None = None
+        failure: str | None = None
         if self._generator is not None and not self._abstains(query.text, found):
+            shown: list[Delta] = []
             try:
-                answer = yield from self._streamed(self._generator, query.text, found, timings)
+                answer = yield from self._streamed(
+                    self._generator, query.text, found, timings, shown
+                )
+                draft = _Draft(answer)
             except GeneratorError as exc:
                 self._log_fallback(exc)
-                yield Reset(exc.reason)
-                answer = self._extracted(query.text, found, timings, exc.reason)
-                yield Delta(answer.text)
-        else:
-            answer = self._extracted(query.text, found, timings)
-            yield Delta(answer.text)
-        self._count(answer)
-        value = _dumped(answer, timings)
-        if answer.fallback_reason is None:
+                failure = exc.reason
+                if shown:
+                    yield Reset(exc.reason)
+        if draft is None:
+            draft = self._extracted(query.text, found, timings, failure)
+            yield Delta(draft.answer.text)
+        self._count(draft.answer)
+        value = _dumped(draft.answer, timings)
+        if draft.keep:
             self._cache.save(key, value)
-        yield Final(value, state)
+        yield Final(value, "bypass" if bypass else "miss")
 
     def answer(self, query: Query, timings: Timings) -> Answer:
         """Answer now, without the cache."""
-        found = self._retriever.retrieve(query, timings)
-        answer = self._answered(query.text, found, timings)
-        self._count(answer)
-        return answer
+        return self._answered(query, timings).answer
 
-    def _answered(self, question: str, found: Retrieved, timings: Timings) -> Answer:
+    def _answered(self, query: Query, timings: Timings) -> _Draft:
+        found = self._retriever.retrieve(query, timings)
+        draft = self._drafted(query.text, found, timings)
+        self._count(draft.answer)
+        return draft
+
+    def _drafted(self, question: str, found: Retrieved, timings: Timings) -> _Draft:
         if self._generator is None or self._abstains(question, found):
             return self._extracted(question, found, timings)
+        given = select_passages(question, found.hits)
         try:
             with timings.stage("generate", self._metrics):
-                text = self._generator.generate(question, found.hits)
-            return self._checked(text, question, found)
+                text = self._generator.generate(question, given)
+            return _Draft(self._checked(text, question, given))
         except GeneratorError as exc:
             self._log_fallback(exc)
             return self._extracted(question, found, timings, exc.reason)
 
     def _streamed(
-        self, generator: Generator, question: str, found: Retrieved, timings: Timings
+        self,
+        generator: Generator,
+        question: str,
+        found: Retrieved,
+        timings: Timings,
+        shown: list[Delta],
     ) -> Steps[Delta, None, Answer]:
-        pieces: list[str] = []
+        """Yield the answer's pieces, and put into `shown` what was yielded."""
+        given = select_passages(question, found.hits)
         # Markers of sources that were not given never reach the client.
-        known = MarkerFilter(len(found.hits))
-        with timings.stage("generate", self._metrics):
-            for piece in generator.stream(question, found.hits):
+        known = MarkerFilter(len(given))
+        pieces: list[str] = []
+        with (
+            timings.stage("generate", self._metrics),
+            # Closed at once when the client leaves, so that the LLM stops working for nobody.
+            closing(generator.stream(question, given)) as stream,
+        ):
+            for piece in stream:
                 pieces.append(piece)
-                shown = known.feed(piece)
-                if shown:
-                    yield Delta(shown)
-            shown = known.close()
-            if shown:
-                yield Delta(shown)
-        return self._checked("".join(pieces), question, found)
+                text = known.feed(piece)
+                if text:
+                    shown.append(Delta(text))
+                    yield shown[-1]
+            text = known.close()
+            if text:
+                yield Delta(text)
+        return self._checked("".join(pieces), question, given)
 
-    def _checked(self, text: str, question: str, found: Retrieved) -> Answer:
-        checked = check_citations(text, found.hits, question=question)
+    def _checked(self, text: str, question: str, given: Sequence[Hit]) -> Answer:
+        checked = check_citations(text, given, question=question)
         if checked.unknown:
             log.warning(
                 "the LLM cited sources that were not given",
@@ -167,26 +200,27 @@ class Answerer:
 
     def _extracted(
         self, question: str, found: Retrieved, timings: Timings, fallback_reason: str | None = None
-    ) -> Answer:
+    ) -> _Draft:
         with timings.stage("extract", self._metrics):
             if self._abstains(question, found):
-                return no_answer(fallback_reason=fallback_reason)
+                return _Draft(no_answer(fallback_reason=fallback_reason), fallback_reason is None)
             sentences = candidate_sentences(found.hits)
-            vectors = None
-            if found.vector is not None and sentences:
+            vectors, keep = None, fallback_reason is None
+            if sentences and found.vector is not None and trusts_vectors(found.familiarity):
                 try:
-                    vectors = self._embedder.embed([s.text for s in sentences], urgent=True)
+                    vectors = self._embedder.embed([s.match_text for s in sentences], urgent=True)
                 except UnavailableError:
                     # Overlap alone is a decent answer; a busy embedder must not be an error here.
                     log.warning("sentences are ranked without vectors: the embedder is busy")
+                    keep = False
             answer = extract_answer(
                 question,
                 found.hits,
                 sentences,
                 sentence_vectors=vectors,
-                question_vector=found.vector if vectors is not None else None,
+                question_vector=None if vectors is None else found.vector,
             )
-            return replace(answer, fallback_reason=fallback_reason)
+            return _Draft(replace(answer, fallback_reason=fallback_reason), keep)
 
     def _abstains(self, question: str, found: Retrieved) -> bool:
         return abstains(
@@ -198,7 +232,7 @@ class Answerer:
         )
 
     def _key(self, query: Query) -> str:
-        return self._retriever.key("answer", query, self.generator_id, self._min_score)
+        return self._retriever.key("answer", query, self.generator_id, PROMPT_ID, self._min_score)
 
     def _count(self, answer: Answer) -> None:
         result = "grounded" if answer.grounded else "unknown"

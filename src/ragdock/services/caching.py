@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from ragdock.ports import Cache, Metrics
 
@@ -19,7 +19,7 @@ class _Flight(Generic[T]):
     def __init__(self) -> None:
         self.done = threading.Event()
         self.value: T | None = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
 
 
 class SingleFlight:
@@ -39,11 +39,12 @@ class SingleFlight:
         if not leader:
             flight.done.wait()
             if flight.error is not None:
+                # Each follower asking anew would be the herd that this class is here to stop.
                 raise flight.error
-            return flight.value, False  # type: ignore[return-value]
+            return cast("T", flight.value), False
         try:
             flight.value = compute()
-        except BaseException as exc:
+        except Exception as exc:
             flight.error = exc
             raise
         finally:

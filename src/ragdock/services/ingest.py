@@ -10,21 +10,29 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from ragdock.core.chunking import chunk_document
 from ragdock.core.fusion import FAMILIAR_FROM
-from ragdock.errors import ConflictError, DocumentError, RagdockError, UnavailableError
+from ragdock.core.lead import with_lead
+from ragdock.errors import (
+    ConflictError,
+    DocumentError,
+    NotFoundError,
+    RagdockError,
+    UnavailableError,
+)
 from ragdock.ports import Embedder, Metrics, Parser, Store
+from ragdock.services.threads import DaemonPool
 from ragdock.types import Chunk, Job, JobState, ParsedDocument, Upload, Vectors
 
 __all__ = ["Ingester"]
 
 LEASE_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 0.5
-WAIT_STEP_SECONDS: Final = 0.1
 SAMPLE_CHARACTERS: Final = 4_000
 FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
@@ -59,7 +67,9 @@ class Ingester:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._finished = threading.Condition()
-        self._running: dict[int, float] = {}
+        self._lock = threading.Lock()
+        self._running: set[int] = set()
+        self._pool: DaemonPool | None = None
         self._thread: threading.Thread | None = None
 
     # Accepting
@@ -92,40 +102,39 @@ class Ingester:
         self._wake.set()
         return jobs
 
-    def wait(self, jobs: Sequence[Job], timeout_seconds: float) -> tuple[Job, ...]:
-        """The jobs as they are when all are finished, or when the time is over."""
-        deadline = time.monotonic() + timeout_seconds
-        current = tuple(jobs)
-        while True:
-            if all(job.state in FINISHED for job in current):
-                return current
-            left = deadline - time.monotonic()
-            if left <= 0 or self._stopping.is_set():
-                return current
-            # Another process may be the one that finishes it, so the store is asked as well.
-            with self._finished:
-                self._finished.wait(min(left, WAIT_STEP_SECONDS))
-            current = tuple(
-                job if job.state in FINISHED else self._store.job(job.id) for job in current
-            )
+    def current(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
+        """The jobs as they are now; one whose row is gone (with its collection) is cancelled."""
+        return tuple(job if job.state in FINISHED else self._now(job) for job in jobs)
+
+    def _now(self, job: Job) -> Job:
+        try:
+            return self._store.job(job.id)
+        except NotFoundError:
+            return replace(job, state=JobState.CANCELLED)
 
     # Working
 
     def start(self) -> None:
         """Start the worker."""
-        self._thread = threading.Thread(target=self._work, name="ingest", daemon=True)
+        self._pool = DaemonPool(self._n_slots, "ingest")
+        self._thread = threading.Thread(
+            target=self._work, args=(self._pool,), name="ingest", daemon=True
+        )
         self._thread.start()
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """Finish what is nearly done, give the rest back to the ledger."""
-        if self._thread is None:
+        if self._thread is None or self._pool is None:
             return
+        deadline = time.monotonic() + timeout_seconds
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout_seconds)
+        if not self._pool.close(max(0.0, deadline - time.monotonic())):
+            log.warning("documents still in work are given back")
         with self._tolerating("releasing claims"):
             self._store.release(self._owner)
-        self._thread = None
+        self._thread = self._pool = None
 
     def drain(self, timeout_seconds: float) -> bool:
         """Wait until the ledger holds nothing unfinished; False when the time is over."""
@@ -143,43 +152,50 @@ class Ingester:
         if self._thread is None or not self._thread.is_alive():
             raise UnavailableError("The ingestion worker has ended; restart the server.")
 
-    def _work(self) -> None:
+    def _work(self, pool: DaemonPool) -> None:
         renewed = time.monotonic()
-        with ThreadPoolExecutor(self._n_slots, "ingest") as pool:
-            while not self._stopping.is_set():
-                self._wake.clear()
-                claimed = 0
-                with self._tolerating("claiming"):
-                    claimed = self._claim(pool)
-                    if time.monotonic() - renewed > LEASE_SECONDS / 3:
-                        self._renew()
-                        renewed = time.monotonic()
-                if not claimed:
-                    self._wake.wait(IDLE_SECONDS)
+        while not self._stopping.is_set():
+            self._wake.clear()
+            claimed = 0
+            with self._tolerating("claiming"):
+                claimed = self._claim(pool)
+            if time.monotonic() - renewed > LEASE_SECONDS / 3:
+                with self._tolerating("renewing leases"):
+                    self._renew()
+                    renewed = time.monotonic()
+            if not claimed:
+                self._wake.wait(IDLE_SECONDS)
 
-    def _claim(self, pool: ThreadPoolExecutor) -> int:
+    def _claim(self, pool: DaemonPool) -> int:
         # A few more than run, so that a slot never waits for the next claim's transaction.
-        n_free = 2 * self._n_slots - len(self._running)
+        with self._lock:
+            n_free = 2 * self._n_slots - len(self._running)
         if n_free <= self._n_slots // 2:
             return 0
         jobs = self._store.claim(self._owner, n_free, LEASE_SECONDS)
         for job in jobs:
-            self._running[job.id] = time.monotonic()
-            pool.submit(self._process, job)
+            with self._lock:
+                # A lease that ran out (a suspended machine) can hand out what still runs here.
+                if job.id in self._running:
+                    continue
+                self._running.add(job.id)
+            pool.submit(partial(self._process, job))
         return len(jobs)
 
     def _renew(self) -> None:
-        running = list(self._running)
+        with self._lock:
+            running = list(self._running)
         if running:
             self._store.renew(self._owner, running, LEASE_SECONDS)
 
     def _process(self, job: Job) -> None:
         try:
-            if self._stopping.is_set():
-                return
-            finished = self._index(job)
-            self._metrics.count("ingested", outcome=finished.outcome or finished.state.value)
-            log.info("document indexed", extra=_facts(finished))
+            if not self._stopping.is_set():
+                finished = self._index(job)
+                self._metrics.count("ingested", outcome=finished.outcome or finished.state.value)
+                log.info("document indexed", extra=_facts(finished))
+        except NotFoundError:
+            log.info("document withdrawn while it was processed", extra=_facts(job))
         except DocumentError as exc:
             self._failed(job, exc, retry_after_seconds=None)
         except UnavailableError as exc:
@@ -192,7 +208,8 @@ class Ingester:
             )
             self._failed(job, unexpected, retry_after_seconds=2.0**job.attempt)
         finally:
-            self._running.pop(job.id, None)
+            with self._lock:
+                self._running.discard(job.id)
             with self._finished:
                 self._finished.notify_all()
             self._wake.set()
@@ -203,11 +220,7 @@ class Ingester:
             parsed = self._parser.parse(content, job.filename, job.media_type)
         del content
         with self._stage("chunk"):
-            chunks = chunk_document(
-                parsed,
-                max_tokens=self._chunk_tokens,
-                count_tokens=token_counter(self._embedder, parsed.text),
-            )
+            chunks = passages(parsed, self._embedder, self._chunk_tokens)
         if not chunks:
             raise DocumentError("The document holds no text to search.", code="no_text")
         with self._stage("embed"):
@@ -226,7 +239,11 @@ class Ingester:
         return finished
 
     def _failed(self, job: Job, exc: RagdockError, *, retry_after_seconds: float | None) -> None:
-        with self._tolerating("recording a failure"):
+        if self._stopping.is_set():
+            # What fails now may fail because the parser or the embedder is being closed. The
+            # claim is given back uncounted, so a document that is to blame fails again later.
+            return
+        with self._tolerating("recording a failure"), suppress(NotFoundError):
             after = self._store.fail(
                 job, exc.code, str(exc), retry_after_seconds=retry_after_seconds
             )
@@ -248,6 +265,13 @@ class Ingester:
         except Exception:
             log.exception("%s failed", what)
             self._stopping.wait(IDLE_SECONDS)
+
+
+def passages(parsed: ParsedDocument, embedder: Embedder, max_tokens: int) -> tuple[Chunk, ...]:
+    """A document's passages, with their contexts, sized for the embedder."""
+    count_tokens = token_counter(embedder, parsed.text)
+    chunks = chunk_document(parsed, max_tokens=max_tokens, count_tokens=count_tokens)
+    return with_lead(parsed, chunks)
 
 
 def token_counter(embedder: Embedder, text: str) -> Callable[[str], int]:

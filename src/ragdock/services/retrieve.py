@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ragdock import __version__
 from ragdock.core.filters import Filter
 from ragdock.core.fusion import Fused, FusionProfile, fuse
 from ragdock.core.keys import cache_key, normalised
@@ -104,9 +105,14 @@ class Retriever:
         return self._cache.get("search", key, compute, bypass=bypass)
 
     def key(self, kind: str, query: Query, *more: object) -> str:
-        """A cache key that changes with every change of the collection or of the method."""
+        """A cache key that changes with every change of the collection or of the method.
+
+        The generation is read before the content. What a write changes in between is kept under
+        the older key, which nobody asks for who came after that write: too new is harmless.
+        """
         return cache_key(
             kind,
+            __version__,
             self._store.state_key(query.collection),
             self._fingerprint,
             asdict(self._profile),
@@ -144,7 +150,8 @@ class Retriever:
 
     def vector(self, text: str) -> Vector:
         """The query's vector, remembered here and in the cache."""
-        key = cache_key("embedding", self._embedder.id, normalised(text))
+        text = normalised(text)
+        key = cache_key("embedding", self._embedder.id, text)
         with self._vectors_lock:
             known = self._vectors.get(key)
             if known is not None:

@@ -26,7 +26,9 @@ T = TypeVar("T")
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 5.0
 LOG_EVERY_SECONDS: Final = 60.0
-MAX_CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = 2048  # Above the largest number of request threads, which bounds them.
+PROBE_KEY: Final = "rag:v1:probe"
+PROBE_TTL_SECONDS: Final = 60
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +74,15 @@ class RedisCache:
             self._guarded(lambda: self._client.set(key, value, ex=ttl_seconds))
 
     def ping(self) -> None:
-        """Ask Redis, whatever the breaker thinks; an answer closes it."""
+        """Have Redis keep a value, whatever the breaker thinks; an answer closes it.
+
+        A full or read-only Redis answers PING, but as a cache it is of no use.
+        """
         try:
-            self._client.ping()
+            self._client.set(PROBE_KEY, b"1", ex=PROBE_TTL_SECONDS)
+        except redis.ResponseError as exc:
+            self._succeeded()
+            raise CacheError(f"Redis keeps nothing ({_why(exc)}).") from exc
         except (redis.RedisError, OSError) as exc:
             self._failed(exc)
             raise CacheError(f"Redis doesn't answer ({_why(exc)}).") from exc
@@ -85,10 +93,14 @@ class RedisCache:
         self._client.close()
 
     def _guarded(self, call: Callable[[], T]) -> T | None:
-        if time.monotonic() < self._skip_until:
+        if not self._may_try():
             return None
         try:
             value = call()
+        except redis.ResponseError as exc:
+            # It answers and refuses this (it is full, or a replica): the next call may succeed.
+            self._count(exc)
+            return None
         except (redis.RedisError, OSError) as exc:
             self._failed(exc)
             return None
@@ -96,32 +108,49 @@ class RedisCache:
             self._succeeded()
         return value
 
+    def _may_try(self) -> bool:
+        if not self._skip_until:
+            return True
+        with self._lock:
+            now = time.monotonic()
+            if now < self._skip_until:
+                return False
+            # One caller tries; the others don't wait out a deadline beside it.
+            self._skip_until = now + self._pause_seconds
+            return True
+
     def _failed(self, exc: Exception) -> None:
+        with self._lock:
+            self._skip_until = time.monotonic() + self._pause_seconds
+            self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+        self._count(exc)
+
+    def _count(self, exc: Exception) -> None:
         self._metrics.count("cache_errors")
         with self._lock:
             now = time.monotonic()
-            self._skip_until = now + self._pause_seconds
-            self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
-            quiet = now - self._logged_at < LOG_EVERY_SECONDS
-            if not quiet:
-                self._logged_at = now
-        if not quiet:
-            log.warning("redis is unreachable, going on without it", extra={"why": _why(exc)})
+            if now - self._logged_at < LOG_EVERY_SECONDS:
+                return
+            self._logged_at = now
+        log.warning("redis fails, going on without it", extra={"why": _why(exc)})
 
     def _succeeded(self) -> None:
         with self._lock:
             recovered = self._skip_until > 0.0
             self._skip_until = 0.0
             self._pause_seconds = FIRST_PAUSE_SECONDS
-            self._logged_at = -LOG_EVERY_SECONDS
         if recovered:
             log.info("redis is back")
 
 
 def _why(exc: Exception) -> str:
     """A foreign error in a word that holds no address and no secret."""
-    if isinstance(exc, redis.AuthenticationError):
-        return "wrong or missing password"
+    if isinstance(exc, redis.AuthenticationError | redis.exceptions.NoPermissionError):
+        return "wrong or missing password, or no permission"
+    if isinstance(exc, redis.OutOfMemoryError):
+        return "it is full; set maxmemory-policy allkeys-lru"
+    if isinstance(exc, redis.ReadOnlyError):
+        return "it is a read-only replica"
     if isinstance(exc, redis.TimeoutError | TimeoutError):
         return "timeout"
     if isinstance(exc, redis.ConnectionError | OSError):

@@ -12,11 +12,18 @@ NEAR_TTL_SECONDS: Final = 300
 
 
 class TieredCache:
-    """`Cache` that asks `near`, then `far`, and keeps near what it found far."""
+    """`Cache` that asks `near`, then `far`, and keeps near what it found far.
 
-    def __init__(self, near: Cache, far: Cache) -> None:
+    How long the far one will still keep a value is unknown here, so near it lives for at most
+    `near_ttl_seconds` more.
+    """
+
+    def __init__(
+        self, near: Cache, far: Cache, *, near_ttl_seconds: int = NEAR_TTL_SECONDS
+    ) -> None:
         self._near = near
         self._far = far
+        self._near_ttl_seconds = near_ttl_seconds
 
     def get(self, key: str) -> bytes | None:
         """The value from the nearest that has it."""
@@ -24,12 +31,12 @@ class TieredCache:
         if value is None:
             value = self._far.get(key)
             if value is not None:
-                self._near.set(key, value, NEAR_TTL_SECONDS)
+                self._near.set(key, value, self._near_ttl_seconds)
         return value
 
     def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
         """Keep it in both."""
-        self._near.set(key, value, min(ttl_seconds, NEAR_TTL_SECONDS))
+        self._near.set(key, value, min(ttl_seconds, self._near_ttl_seconds))
         self._far.set(key, value, ttl_seconds)
 
     def ping(self) -> None:

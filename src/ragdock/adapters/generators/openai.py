@@ -18,6 +18,7 @@ import json
 import ssl
 import threading
 import time
+from collections.abc import Generator as Steps
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -94,7 +95,7 @@ class OpenAiGenerator:
         with self._call(question, passages, stream=False) as exchange:
             return _whole(b"".join(exchange.chunks()))
 
-    def stream(self, question: str, passages: Sequence[Hit]) -> Iterator[str]:
+    def stream(self, question: str, passages: Sequence[Hit]) -> Steps[str, None, None]:
         """The answer in pieces; closing the iterator ends the connection. `GeneratorError`."""
         with self._call(question, passages, stream=True) as exchange:
             if "json" in exchange.headers.get("content-type", ""):

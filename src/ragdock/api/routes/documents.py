@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
@@ -19,14 +22,22 @@ from ragdock.api.schemas import (
     TextDocuments,
     TextReplacement,
 )
-from ragdock.api.uploads import read_json, read_multipart, require_one, text_upload
+from ragdock.api.uploads import (
+    is_multipart,
+    read_multipart,
+    read_replacement,
+    read_texts,
+)
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services
-from ragdock.errors import InputError, NotFoundError
-from ragdock.types import Job, JobState, Upload
+from ragdock.errors import InputError, NotFoundError, UnavailableError
+from ragdock.settings import Settings
+from ragdock.types import Document, Job, JobKind, JobState, Upload
 
 __all__ = ["router"]
 
-_UNFINISHED: Final = (JobState.PENDING, JobState.PROCESSING, JobState.FAILED)
+_UNFINISHED: Final = (JobState.PENDING, JobState.PROCESSING)
+_FIRST_LOOK_SECONDS: Final = 0.01
+_LONGEST_PAUSE_SECONDS: Final = 0.2
 _FILES: Final = {
     "type": "object",
     "required": ["file"],
@@ -44,6 +55,8 @@ _FILE: Final = {
         "metadata": {"type": "string", "description": "A JSON object."},
     },
 }
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
@@ -85,25 +98,15 @@ async def add_documents(
     wait: Wait = False,
 ) -> Response:
     """Accept files or texts, all or none; they are searchable soon after."""
-    content_type = request.headers.get("content-type", "")
-    if content_type.startswith("multipart/form-data"):
+    if is_multipart(request):
         uploads = await read_multipart(request, services.settings, gate)
     else:
-        body = await read_json(request, TextDocuments)
-        uploads = [
-            text_upload(
-                document.text,
-                services.settings,
-                document_id=document.id,
-                filename=document.filename,
-                metadata=document.metadata,
-                field=f"body.documents.{index}",
-            )
-            for index, document in enumerate(body.documents)
-        ]
+        body, uploads = await read_texts(request, services.settings, gate)
         collection = collection or body.collection
-    _require_distinct(uploads, services)
-    return await _accept(services, gate, collection or DEFAULT_COLLECTION, uploads, wait=wait)
+    _require_distinct(uploads, services.settings)
+    return await _accept(
+        request, services, gate, collection or DEFAULT_COLLECTION, uploads, wait=wait
+    )
 
 
 @router.put(
@@ -122,23 +125,11 @@ async def replace_document(
     wait: Wait = False,
 ) -> Response:
     """Make this the document's content; the former version serves until the new one is whole."""
-    content_type = request.headers.get("content-type", "")
-    if content_type.startswith("multipart/form-data"):
+    if is_multipart(request):
         uploads = await read_multipart(request, services.settings, gate, document_id=document_id)
-        require_one(uploads)
     else:
-        body = await read_json(request, TextReplacement)
-        uploads = [
-            text_upload(
-                body.text,
-                services.settings,
-                document_id=document_id,
-                filename=body.filename,
-                metadata=body.metadata,
-                field="body",
-            )
-        ]
-    return await _accept(services, gate, collection, uploads, wait=wait)
+        uploads = [await read_replacement(request, services.settings, gate, document_id)]
+    return await _accept(request, services, gate, collection, uploads, wait=wait)
 
 
 @router.get("", responses=problem_responses(404, 422, 503))
@@ -196,17 +187,55 @@ async def delete_document(
 
 
 async def _accept(
-    services: Services, gate: GateOf, collection: str, uploads: Sequence[Upload], *, wait: bool
+    request: Request,
+    services: Services,
+    gate: GateOf,
+    collection: str,
+    uploads: Sequence[Upload],
+    *,
+    wait: bool,
 ) -> Response:
     jobs = await gate.run(services.ingester.submit, collection, uploads)
     if wait:
-        jobs = await gate.run(services.ingester.wait, jobs, services.settings.wait_timeout_seconds)
+        jobs = await _waited(request, services, gate, jobs)
     failed = [job for job in jobs if job.state is JobState.FAILED]
     if failed and len(failed) == len(jobs):
         return _all_failed(failed)
     body = AcceptedList(documents=[Accepted.of(job) for job in jobs])
-    finished = all(job.state not in (JobState.PENDING, JobState.PROCESSING) for job in jobs)
-    return JSONResponse(body.model_dump(mode="json"), 200 if wait and finished else 202)
+    return JSONResponse(body.model_dump(mode="json"), 200 if wait and _finished(jobs) else 202)
+
+
+async def _waited(
+    request: Request, services: Services, gate: GateOf, jobs: tuple[Job, ...]
+) -> tuple[Job, ...]:
+    """The jobs once they are finished, or as they are when the time is over.
+
+    Waiting holds no thread: those are for work. The documents are accepted, so whatever cuts the
+    wait short (too many wait, the server stops) is a 202 and never an error.
+    """
+    state = request.app.state
+    if state.n_waiting >= services.settings.max_waiting:
+        return jobs
+    state.n_waiting += 1
+    pause_seconds = _FIRST_LOOK_SECONDS
+    try:
+        async with asyncio.timeout(services.settings.wait_timeout_seconds):
+            while not _finished(jobs):
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(pause_seconds * 1.5, _LONGEST_PAUSE_SECONDS)
+                with suppress(UnavailableError):
+                    jobs = await gate.run(services.ingester.current, jobs)
+    except TimeoutError:
+        log.debug("the wait for documents timed out")
+    except asyncio.CancelledError:
+        log.info("the server stops while a client waits for documents")
+    finally:
+        state.n_waiting -= 1
+    return jobs
+
+
+def _finished(jobs: Sequence[Job]) -> bool:
+    return all(job.state not in _UNFINISHED for job in jobs)
 
 
 def _all_failed(jobs: Sequence[Job]) -> Response:
@@ -214,11 +243,11 @@ def _all_failed(jobs: Sequence[Job]) -> Response:
     return problem(422, jobs[0].error_code or "unreadable", jobs[0].error or "", errors=errors)
 
 
-def _require_distinct(uploads: Sequence[Upload], services: Services) -> None:
-    limit = services.settings.max_files
-    if len(uploads) > limit:
+def _require_distinct(uploads: Sequence[Upload], settings: Settings) -> None:
+    """Refuse two contents for one id; the very same document twice is one document."""
+    if len(uploads) > settings.max_files:
         raise InputError(
-            f"{len(uploads)} documents in one request; at most {limit} are allowed "
+            f"{len(uploads)} documents in one request; at most {settings.max_files} are allowed "
             "(RAG_MAX_FILES).",
             field="body",
             code="too_many_files",
@@ -226,7 +255,12 @@ def _require_distinct(uploads: Sequence[Upload], services: Services) -> None:
     seen: dict[str, Upload] = {}
     for upload in uploads:
         other = seen.setdefault(upload.document_id, upload)
-        if other is not upload and other.sha256 != upload.sha256:
+        # Not `==`: equal hashes are equal contents, without comparing megabytes.
+        if (other.sha256, other.filename, other.metadata) != (
+            upload.sha256,
+            upload.filename,
+            upload.metadata,
+        ):
             raise InputError(
                 f"Two documents of the request have the id {upload.document_id!r}.",
                 field="body",
@@ -235,30 +269,34 @@ def _require_distinct(uploads: Sequence[Upload], services: Services) -> None:
 
 
 def _document(services: Services, collection: str, document_id: str) -> DocumentBody:
+    # The ledger first: what finishes between the two reads is in both, not in none.
     newest = services.store.jobs(collection=collection, document_id=document_id, limit=1)
-    job = newest[0] if newest and newest[0].kind.value == "index" else None
+    job = newest[0] if newest and _is_unsettled(newest[0]) else None
     try:
-        return DocumentBody.of(services.store.document(collection, document_id), job)
+        return _settled(services.store.document(collection, document_id), job)
     except NotFoundError:
-        if job is None or job.state not in _UNFINISHED:
+        if job is None:
             raise
         return DocumentBody.of_job(job)
 
 
 def _page(services: Services, collection: str, limit: int, after: str | None) -> DocumentList:
+    unsettled = services.store.unsettled(collection, after=after, limit=limit + 1)
     searchable = services.store.documents(collection, after=after, limit=limit + 1)
-    bodies = {document.id: DocumentBody.of(document, None) for document in searchable}
-    for job in services.store.jobs(collection=collection, states=_UNFINISHED, limit=10_000):
-        if job.kind.value != "index" or job.document_id <= (after or ""):
-            continue
-        known = bodies.get(job.document_id)
-        if known is None:
-            bodies[job.document_id] = DocumentBody.of_job(job)
-        elif known.version is not None and job.id > known.version:
-            bodies[job.document_id] = known.model_copy(update={"status": job.state})
+    jobs = {job.document_id: job for job in unsettled}
+    bodies = {job.document_id: DocumentBody.of_job(job) for job in unsettled}
+    bodies |= {document.id: _settled(document, jobs.get(document.id)) for document in searchable}
+    # Each side holds its first limit + 1, so the first `limit` of both together are complete.
     ordered = [bodies[key] for key in sorted(bodies)]
-    if len(searchable) > limit:
-        # Beyond the last searchable one that was read, a searchable document may come before.
-        ordered = [body for body in ordered if body.id <= searchable[-1].id]
     page = ordered[:limit]
     return DocumentList(documents=page, next=page[-1].id if len(ordered) > limit else None)
+
+
+def _is_unsettled(job: Job) -> bool:
+    return job.kind is JobKind.INDEX and job.state in (*_UNFINISHED, JobState.FAILED)
+
+
+def _settled(document: Document, job: Job | None) -> DocumentBody:
+    """A searchable document, with the state of a later write if there is one."""
+    later = job is not None and job.id > document.version
+    return DocumentBody.of(document, job if later else None)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
 from ragdock.api.deps import GateOf, ServicesOf, wants_fresh
-from ragdock.api.problems import problem_of, problem_responses
+from ragdock.api.problems import problem, problem_of, problem_responses
 from ragdock.api.schemas import AskAnswer, AskRequest, SearchRequest, SearchResult
 from ragdock.core.filters import parse_filter
 from ragdock.core.keys import normalised
 from ragdock.errors import InputError, RagdockError
-from ragdock.services.answer import Delta, Reset
+from ragdock.services.answer import Delta, Reset, StreamEvent
 from ragdock.services.answer import Final as Whole
 from ragdock.services.retrieve import Query
 from ragdock.settings import Settings
@@ -27,6 +29,8 @@ _PROBLEMS: Final = problem_responses(400, 404, 409, 413, 422, 503)
 _CACHE_HEADER: Final = {
     "X-Cache": {"schema": {"type": "string"}, "description": "hit, miss or bypass"}
 }
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
@@ -78,11 +82,11 @@ async def ask(body: AskRequest, request: Request, services: ServicesOf, gate: Ga
     head = {"question": body.question, "collection": body.collection}
     fresh = wants_fresh(request)
     if body.stream:
-        # A collection that doesn't exist is a 404, not an event in a stream.
-        await gate.run(services.store.state_key, body.collection)
-        steps = gate.iterate(lambda: services.answerer.stream(query, bypass=fresh))
+        steps = await gate.stream(lambda: services.answerer.stream(query, bypass=fresh))
+        # What fails before the first word is an HTTP status, not an event in a stream.
+        first = await anext(steps)
         return StreamingResponse(
-            _events(steps, head, start),
+            _events(first, steps, head, start),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
@@ -91,19 +95,30 @@ async def ask(body: AskRequest, request: Request, services: ServicesOf, gate: Ga
 
 
 async def _events(
-    steps: AsyncIterator[Any], head: dict[str, Any], start: float
+    first: StreamEvent, steps: AsyncGenerator[StreamEvent], head: dict[str, Any], start: float
 ) -> AsyncIterator[bytes]:
     try:
-        async for step in steps:
-            match step:
-                case Delta(text=text):
-                    yield _event("delta", json.dumps({"text": text}))
-                case Reset(reason=reason):
-                    yield _event("reset", json.dumps({"reason": reason}))
-                case Whole(value=value, cache=cache):
-                    yield _event("done", _merged(head, value, cache, start).decode())
+        # Closed with the connection, so that nobody generates for a client that left.
+        async with aclosing(steps):
+            yield _event_of(first, head, start)
+            async for step in steps:
+                yield _event_of(step, head, start)
     except RagdockError as exc:
         yield _event("error", bytes(problem_of(exc).body).decode())
+    except Exception:
+        log.exception("a streamed answer failed unexpectedly")
+        failed = problem(500, "internal", "The server failed; the log has the cause.")
+        yield _event("error", bytes(failed.body).decode())
+
+
+def _event_of(step: StreamEvent, head: dict[str, Any], start: float) -> bytes:
+    match step:
+        case Delta(text=text):
+            return _event("delta", json.dumps({"text": text}))
+        case Reset(reason=reason):
+            return _event("reset", json.dumps({"reason": reason}))
+        case Whole(value=value, cache=cache):
+            return _event("done", _merged(head, value, cache, start).decode())
 
 
 def _event(name: str, data: str) -> bytes:
@@ -119,15 +134,11 @@ def _checked(text: str, field: str, settings: Settings) -> str:
             field=f"body.{field}",
             code="question_too_long" if field == "question" else "query_too_long",
         )
-    if not normalised(text.replace("\x00", " ")):
+    # Computed from what the cache key is made of, so that equal keys are equal answers.
+    meant = normalised(text.replace("\x00", " "))
+    if not meant:
         raise InputError(f"{field} holds no text.", field=f"body.{field}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as exc:
-        raise InputError(
-            f"{field} holds a lone surrogate, which is no character.", field=f"body.{field}"
-        ) from exc
-    return text
+    return meant
 
 
 def _response(head: dict[str, Any], value: bytes, cache: str, start: float) -> Response:

@@ -329,6 +329,20 @@ class Ledger:
         )
         return tuple(map(_job, rows))
 
+    def unsettled(self, collection_id: str, after: str, limit: int) -> tuple[Job, ...]:
+        """Documents' newest rows where those are uploads that are unfinished or failed."""
+        # By state: such rows are few beside the finished ones, which the other index would read.
+        rows = self._catalogue.query(
+            f"SELECT {_COLUMNS} FROM ledger l INDEXED BY ledger_by_state "
+            "JOIN collections c ON c.id = l.collection_id "
+            "WHERE l.state IN ('pending', 'processing', 'failed') AND l.collection_id = ? "
+            "AND l.document_id > ? AND l.kind = 'index' AND NOT EXISTS (SELECT 1 FROM ledger n "
+            "WHERE n.collection_id = l.collection_id AND n.document_id = l.document_id "
+            "AND n.id > l.id) ORDER BY l.document_id LIMIT ?",
+            (collection_id, after, limit),
+        )
+        return tuple(map(_job, rows))
+
     def depth(self) -> dict[JobState, int]:
         """Counts of the states that want attention."""
         rows = self._catalogue.query(

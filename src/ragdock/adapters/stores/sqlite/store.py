@@ -280,6 +280,12 @@ class SqliteStore:
             limit=limit,
         )
 
+    def unsettled(
+        self, collection: str, *, after: str | None = None, limit: int = 100
+    ) -> tuple[Job, ...]:
+        """Newest rows that are index jobs not done, by document id."""
+        return self._ledger.unsettled(self._row(collection)[0], after or "", limit)
+
     def queue_depth(self) -> dict[JobState, int]:
         """Counts of unfinished and failed rows."""
         return self._ledger.depth()
