@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from starlette.testclient import TestClient
+
 from support.http import add, ask, events
 from support.redis_server import RedisServer
 from support.serving import ServerProcess, serving

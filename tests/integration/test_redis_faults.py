@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+
 from support.http import add, ask
 from support.redis_server import RedisServer
 from support.serving import serving, until
@@ -121,9 +122,7 @@ def test_a_redis_that_wants_a_password_is_degraded(tmp_path: Path) -> None:
     with RedisServer(directory, "--requirepass", "open-sesame") as server:
         settings = {"redis_host": "127.0.0.1", "redis_port": server.port, "cache_memory_mb": 0}
         for number, password in enumerate((None, "wrong-one")):
-            with serving(
-                tmp_path / f"data{number}", redis_password=password, **settings
-            ) as client:
+            with serving(tmp_path / f"data{number}", redis_password=password, **settings) as client:
                 add(client, "The lighthouse has 199 steps.", "tower")
                 assert keep_asking(client) < LONGEST_SECONDS
                 report = health(client)
