@@ -16,6 +16,7 @@ import pytest
 import ragdock
 from ragdock.adapters.embedders import minilm_build
 from ragdock.adapters.embedders.minilm_build import build_model
+from ragdock.adapters.embedders.minilm_graph import read_safetensors
 from ragdock.errors import ConfigurationError, IntegrityError
 from support.models import model_dir
 
@@ -125,7 +126,7 @@ def test_safetensors_are_read() -> None:
         b'"b":{"dtype":"F32","shape":[1],"data_offsets":[24,28]}}'
     )
     data = np.array([1, 2, 3, 4], "<f4").tobytes() + bytes(8) + np.array([5], "<f4").tobytes()
-    tensors = minilm_build._read_safetensors(len(header).to_bytes(8, "little") + header + data)
+    tensors = read_safetensors(len(header).to_bytes(8, "little") + header + data)
     assert sorted(tensors) == ["a", "b"]
     assert tensors["a"].tolist() == [[1, 2], [3, 4]]
     assert tensors["b"].tolist() == [5]
