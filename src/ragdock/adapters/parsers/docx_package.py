@@ -31,6 +31,7 @@ _OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLE_ENCRYPTED: Final = "EncryptedPackage".encode("utf-16-le")
 _END_OF_DIRECTORY: Final = b"PK\x05\x06"
 
+_STYLE_ELEMENTS: Final = frozenset({"style", "name", "basedOn", "outlineLvl", "numId"})
 _HEADING: Final = re.compile(r"heading ?([1-9])", re.IGNORECASE)
 _NO_TITLE: Final = re.compile(r"(?:untitled.*|document\d*|word document|.*\.docx?)", re.IGNORECASE)
 
@@ -112,6 +113,8 @@ class Package:
         def start(name: str, attributes: Attributes) -> None:
             nonlocal current
             local = name.rpartition(" ")[2]
+            if local not in _STYLE_ELEMENTS:
+                return
             value = _attribute(attributes, "val")
             if local == "style":
                 current = styles[_attribute(attributes, "styleId")] = Style()

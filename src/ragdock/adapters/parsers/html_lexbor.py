@@ -57,11 +57,15 @@ _WHATWG: Final = {
     "gbk": "gb18030",
     "shift_jis": "cp932",
     "euc_kr": "cp949",
+    "utf-16": "utf-8",  # What can be read as ASCII up to here is not UTF-16.
+    "utf-16-le": "utf-8",
+    "utf-16-be": "utf-8",
 }
 
 # Lexbor takes cubic time in the depth of open elements: 0.1 s at 5,000, minutes at 100,000.
 _MAX_DEPTH: Final = 3000
 _TAG: Final = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+# Empty elements, and those that HTML closes by itself.
 _SHALLOW: Final = words(
     """
     area base br col embed hr img input link meta param source track wbr p li dt dd option tr td th
