@@ -19,6 +19,7 @@ from ragdock.adapters.parsers import wire
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.core.media import CSV, DOCX, HTML, JSON, MARKDOWN, PDF, PLAIN_TEXT, detect_media_type
 from ragdock.errors import DocumentError, UnavailableError
+from ragdock.ports import Parser
 from ragdock.types import Block, BlockKind, PageSpan, ParsedDocument
 from support.files import DATA, docx_parts, zip_bytes
 
@@ -31,6 +32,8 @@ PAGE = b"<title>T</title><p>Hello"
 def pool() -> Iterator[ParserPool]:
     """A pool with generous limits."""
     pool = ParserPool(timeout_seconds=60.0, memory_mb=512)
+    parser: Parser = pool  # The type checker agrees that a pool is a parser.
+    assert parser is pool
     yield pool
     pool.close()
 
