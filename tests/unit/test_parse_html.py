@@ -46,6 +46,7 @@ def test_sample_page() -> None:
         ("<dl><dt>Term<dd>Meaning</dl>", "Term\nMeaning"),
         ("<ol start=3><li>a<li>b</ol>", "3. a\n4. b"),
         ("<ul><li>a<p>more</p></ul>after", "- a\n  more\n\nafter"),
+        (f"<ol start={'9' * 5000}><li>a</ol>", "1. a"),
         ("<li>stray</li><p>text", "stray\n\ntext"),
         ("<h2>Head<a href=#x>¶</a></h2>", "Head"),
         ("<pre>a\n  b\n</pre>", "a\n  b"),

@@ -209,9 +209,8 @@ class _Walker:
         elif tag in _BLOCKS:
             self._flush()
             if tag in ("ul", "ol"):
-                start = node.attributes.get("start") or "1"
-                number = int(start) if start.isascii() and start.isdigit() else 1
-                self.lists.append(number if tag == "ol" else None)
+                start = _number(node.attributes.get("start"))
+                self.lists.append(start if tag == "ol" else None)
             elif tag == "li" and self.lists:
                 self._begin_item()
             elif tag == "dd":
@@ -292,13 +291,14 @@ def _cell(node: LexborNode) -> Cell:
     return Cell(
         _text(node),
         heading=node.tag == "th",
-        columns=_span(attributes.get("colspan")),
-        rows=_span(attributes.get("rowspan")),
+        columns=min(_number(attributes.get("colspan")), 100),
+        rows=min(_number(attributes.get("rowspan")), 100),
     )
 
 
-def _span(value: str | None) -> int:
-    return min(int(value), 100) if value and value.isascii() and value.isdigit() else 1
+def _number(value: str | None) -> int:
+    plain = value is not None and value.isascii() and value.isdigit() and len(value) < 6
+    return int(value) if value and plain else 1
 
 
 def _is_data_table(table: LexborNode) -> bool:
