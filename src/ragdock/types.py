@@ -70,8 +70,9 @@ class BlockKind(StrEnum):
 class Block:
     """One structural unit of a document: `text[start:end]`; `level` is 1-6 for headings, else 0.
 
-    `label` is the heading's text as a reader would say it (no markup), or a table's header row;
-    it becomes context of the chunks below it.
+    `label` is the heading's text as a reader would say it (no markup), a table's header row, the
+    first line of a definition in code, or the names of a record's fields; it becomes context of the
+    chunks below it.
     """
 
     start: int

@@ -319,6 +319,17 @@ def test_long_sentence_is_cut_at_spaces() -> None:
     assert max(sizes) - min(sizes) < 25
 
 
+def test_long_records_are_cut_at_sentences() -> None:
+    """A record with a long text is divided where its sentences end, a list of lines at lines."""
+    record = '{"id": 1, "text": "' + " ".join(sentence(9, f"w{n}") for n in range(60)) + '"}'
+    chunks = chunk_document(document((BlockKind.RECORD, 0, record)), count_tokens=words)
+    assert len(chunks) > 2
+    assert all(text.endswith(".") for text in texts(chunks[:-1]))
+    lines = "\n".join(f"entry number {n} of the index" for n in range(100))
+    chunks = chunk_document(document(lines), max_tokens=80, count_tokens=words)
+    assert all(text.startswith("entry") and text.endswith("index") for text in texts(chunks))
+
+
 def test_overlap_repeats_sentences() -> None:
     """With an overlap of one, a chunk begins with the last sentence of the chunk before."""
     body = " ".join(sentence(9, f"w{n}") for n in range(30))

@@ -208,9 +208,8 @@ class _Chunker:
     ) -> Iterator[tuple[int, int, int, float]]:
         """(start, end, tokens, cost of a cut before): sentences or lines, long ones divided."""
         text = self.text[start:end]
-        by_line = block.kind in (BlockKind.TABLE, BlockKind.CODE, BlockKind.RECORD)
         last_end = 0
-        for a, b in line_spans(text) if by_line else sentence_spans(text):
+        for a, b in self._spans(block.kind, text):
             cut = self._cut_within(block.kind, text, last_end, a)
             last_end = b
             at_start = start + a == block.start
@@ -220,13 +219,24 @@ class _Chunker:
                 yield c, d, n_tokens, cut
                 cut = _CUT_PIECE
 
+    def _spans(self, kind: BlockKind, text: str) -> Iterator[Span]:
+        """Sentences of prose; lines of code, tables and records, long ones by sentences."""
+        if kind in (BlockKind.PARAGRAPH, BlockKind.LIST, BlockKind.HEADING):
+            yield from sentence_spans(text)
+            return
+        for a, b in line_spans(text):
+            if kind is BlockKind.CODE or b - a <= self.max_tokens * 3:
+                yield a, b
+            else:
+                yield from ((a + c, a + d) for c, d in sentence_spans(text[a:b]))
+
     @staticmethod
     def _cut_within(kind: BlockKind, text: str, end: int, start: int) -> float:
         """The cost of a cut between units that end and start at these places of a block."""
-        if kind in (BlockKind.PARAGRAPH, BlockKind.HEADING):
+        if kind in (BlockKind.PARAGRAPH, BlockKind.HEADING) or "\n" not in text[end:start]:
             return _CUT_SENTENCE
         if kind is BlockKind.LIST:
-            return _CUT_LINE if "\n" in text[end:start] else _CUT_SENTENCE
+            return _CUT_LINE
         if kind is BlockKind.TABLE and _TABLE_HEAD.fullmatch(text, 0, end):
             return _CUT_BELOW_HEADING
         if text.count("\n", end, start) > 1:

@@ -24,6 +24,7 @@ __all__ = [
     "MARKDOWN",
     "PDF",
     "PLAIN_TEXT",
+    "RST",
     "SUPPORTED",
     "TSV",
     "detect_media_type",
@@ -32,6 +33,7 @@ __all__ = [
 
 PLAIN_TEXT: Final = "text/plain"
 MARKDOWN: Final = "text/markdown"
+RST: Final = "text/x-rst"
 CSV: Final = "text/csv"
 TSV: Final = "text/tab-separated-values"
 JSON: Final = "application/json"
@@ -41,8 +43,9 @@ PDF: Final = "application/pdf"
 DOCX: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 _TEXT_EXTENSIONS: Final = {
-    PLAIN_TEXT: "txt text log rst adoc asciidoc org srt vtt tex",
+    PLAIN_TEXT: "txt text log adoc asciidoc org srt vtt tex",
     MARKDOWN: "md markdown mdown mkd mdx qmd rmd",
+    RST: "rst",
     CSV: "csv",
     TSV: "tsv tab",
     JSON: "json geojson",
@@ -104,6 +107,7 @@ SUPPORTED: Final[Mapping[str, str]] = MappingProxyType(
 _TYPES: Final = frozenset(SUPPORTED.values())
 _ALIASES: Final = {
     "text/x-markdown": MARKDOWN,
+    "text/prs.fallenstein.rst": RST,
     "application/csv": CSV,
     "text/json": JSON,
     "application/x-ndjson": JSONL,

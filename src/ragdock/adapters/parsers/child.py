@@ -18,6 +18,7 @@ import traceback
 from typing import BinaryIO, Final
 
 from ragdock.adapters.parsers import formats, wire
+from ragdock.adapters.parsers.memory import FULL, peak_memory_mb
 from ragdock.errors import DocumentError
 
 __all__ = ["main"]
@@ -64,7 +65,7 @@ def _answer(
     try:
         parsed = formats.read(content, request["filename"], request["media_type"])
         # What malloc keeps after a large document would count against the next one.
-        last = last or _peak_memory_mb() > memory_mb // 2
+        last = last or peak_memory_mb("self") > memory_mb // 2
         return *wire.encode_document(parsed, last=last), last
     except DocumentError as exc:
         return *wire.encode_error(exc.code, str(exc), last=last), last
@@ -74,6 +75,8 @@ def _answer(
         message = "The document is nested too deeply; simplify it or save it as plain text."
         return *wire.encode_error("too_complex", message, last=True), True
     except Exception:  # noqa: BLE001  # A bug on a strange document must not end the pool.
+        if peak_memory_mb("self") > memory_mb * FULL:
+            return *wire.encode_error("memory", wire.MEMORY_MESSAGE, last=True), True
         message = "The document can't be read; it is probably damaged. Save it anew and try again."
         detail = traceback.format_exc(limit=-5)
         return *wire.encode_error("damaged", message, last=True, detail=detail), True
@@ -100,7 +103,8 @@ def _limit(memory_mb: int) -> None:
         hard = resource.getrlimit(kind)[1]
         if hard != resource.RLIM_INFINITY:
             limit = min(limit, hard)
-        resource.setrlimit(kind, (limit, limit))
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses some of them.
+            resource.setrlimit(kind, (limit, limit))
     os.nice(_NICENESS)
     # A signal to the terminal's process group is the parent's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -134,7 +138,3 @@ def _close_standard_streams() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.close(null)
-
-
-def _peak_memory_mb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

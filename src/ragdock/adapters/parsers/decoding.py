@@ -33,7 +33,7 @@ _WESTERN: Final = re.compile(
 )
 _HIGH: Final = re.compile(r"[^\x00-\x7f]")
 _ACCENTED_RUN: Final = re.compile(r"[À-ÖØ-öø-ÿ]{3,}")
-_MAX_HIGH_SHARE: Final = 0.2
+_MAX_HIGH_SHARE: Final = 0.35
 _MULTIBYTE: Final = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
@@ -71,8 +71,10 @@ def _refuse_nul(content: bytes) -> None:
     at = content.find(b"\0")
     if at < 0:
         return
-    sample = content[:2000]
-    if min(sample[::2].count(0), sample[1::2].count(0)) * 8 < sample.count(0) > len(sample) // 4:
+    even, odd = content[:2000:2].count(0), content[1:2000:2].count(0)
+    if max(even, odd) > max(4, min(len(content), 2000) // 4) and min(even, odd) * 8 < max(
+        even, odd
+    ):
         raise DocumentError(
             "The file looks like UTF-16 without a byte-order mark; save it as UTF-8 and upload it "
             "again.",

@@ -31,6 +31,8 @@ _OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLE_ENCRYPTED: Final = "EncryptedPackage".encode("utf-16-le")
 _END_OF_DIRECTORY: Final = b"PK\x05\x06"
 
+_LEVELS: Final = frozenset("012345678")
+_STYLE_ELEMENTS: Final = frozenset({"style", "name", "basedOn", "outlineLvl", "numId"})
 _HEADING: Final = re.compile(r"heading ?([1-9])", re.IGNORECASE)
 _NO_TITLE: Final = re.compile(r"(?:untitled.*|document\d*|word document|.*\.docx?)", re.IGNORECASE)
 
@@ -112,6 +114,8 @@ class Package:
         def start(name: str, attributes: Attributes) -> None:
             nonlocal current
             local = name.rpartition(" ")[2]
+            if local not in _STYLE_ELEMENTS:
+                return
             value = _attribute(attributes, "val")
             if local == "style":
                 current = styles[_attribute(attributes, "styleId")] = Style()
@@ -122,8 +126,8 @@ class Package:
                 current.level = min(int(heading[1]), 6) if heading else int(current.is_title)
             elif local == "basedOn":
                 current.parent = value
-            elif local == "outlineLvl" and value in "012345678" and not current.level:
-                current.level = min(int(value or 8) + 1, 6)
+            elif local == "outlineLvl" and value in _LEVELS and not current.level:
+                current.level = min(int(value) + 1, 6)
             elif local == "numId":
                 current.list_id = value
 
@@ -145,7 +149,7 @@ class Package:
                 abstract_id = _attribute(attributes, "abstractNumId")
             elif local == "lvl":
                 ilvl = _attribute(attributes, "ilvl")
-                level = int(ilvl) if ilvl in "012345678" and ilvl else 0
+                level = int(ilvl) if ilvl in _LEVELS else 0
             elif local == "numFmt":
                 abstract[abstract_id, level] = _attribute(attributes, "val") not in (
                     "bullet",

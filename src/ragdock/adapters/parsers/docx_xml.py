@@ -69,11 +69,12 @@ class _Table:
 def parse(content: bytes) -> ParsedDocument:
     """Blocks of the main document; the title is the property's, else the first title or heading."""
     package = Package(content)
-    reader = _BodyReader(package)
+    styles, numbering = package.styles(), package.numbering()
+    reader = _BodyReader(TextBuilder(), styles, numbering)
     package.parse(package.main_part, reader.start, reader.end, reader.characters)
     reader.finish()
     for part in ("footnotes", "endnotes"):
-        notes = _BodyReader(package, reader.builder)
+        notes = _BodyReader(reader.builder, styles, numbering)
         package.parse(package.beside_main(part), notes.start, notes.end, notes.characters)
         notes.finish()
     return reader.builder.document(package.title() or reader.title)
@@ -82,10 +83,15 @@ def parse(content: bytes) -> ParsedDocument:
 class _BodyReader:
     """Handlers for expat; the builder gets a block when a paragraph or table ends."""
 
-    def __init__(self, package: Package, builder: TextBuilder | None = None) -> None:
-        self.styles = package.styles()
-        self.numbering = package.numbering()
-        self.builder = builder or TextBuilder()
+    def __init__(
+        self,
+        builder: TextBuilder,
+        styles: dict[str, Style],
+        numbering: dict[tuple[str, int], bool],
+    ) -> None:
+        self.builder = builder
+        self.styles = styles
+        self.numbering = numbering
         self.title = ""
         self._title_level = 99
         self._depth = 0

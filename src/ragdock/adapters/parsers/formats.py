@@ -17,6 +17,7 @@ __all__ = ["is_supported", "needs_child", "read"]
 _PARSERS: Final = {
     media.PLAIN_TEXT: ("plain_text", "parse"),
     media.MARKDOWN: ("markdown", "parse"),
+    media.RST: ("markdown", "parse"),  # Its titles are underlined as Markdown's are.
     media.CSV: ("delimited", "parse"),
     media.TSV: ("delimited", "parse"),
     media.JSON: ("json_text", "parse"),
@@ -27,7 +28,7 @@ _PARSERS: Final = {
     **dict.fromkeys(media.CODE_TYPES, ("source_code", "parse")),
 }
 _FOREIGN: Final = frozenset({media.HTML, media.PDF, media.DOCX})
-_IN_PROCESS_BYTES: Final = 2**20  # About 0.2 s of pure Python.
+_IN_PROCESS_BYTES: Final = 2**18  # At most 0.4 s of pure Python, which holds the GIL.
 
 
 def is_supported(media_type: str) -> bool:

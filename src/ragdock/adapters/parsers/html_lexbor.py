@@ -57,11 +57,15 @@ _WHATWG: Final = {
     "gbk": "gb18030",
     "shift_jis": "cp932",
     "euc_kr": "cp949",
+    "utf-16": "utf-8",  # What can be read as ASCII up to here is not UTF-16.
+    "utf-16-le": "utf-8",
+    "utf-16-be": "utf-8",
 }
 
 # Lexbor takes cubic time in the depth of open elements: 0.1 s at 5,000, minutes at 100,000.
 _MAX_DEPTH: Final = 3000
 _TAG: Final = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+# Empty elements, and those that HTML closes by itself.
 _SHALLOW: Final = words(
     """
     area base br col embed hr img input link meta param source track wbr p li dt dd option tr td th
@@ -205,9 +209,8 @@ class _Walker:
         elif tag in _BLOCKS:
             self._flush()
             if tag in ("ul", "ol"):
-                start = node.attributes.get("start") or "1"
-                number = int(start) if start.isascii() and start.isdigit() else 1
-                self.lists.append(number if tag == "ol" else None)
+                start = _number(node.attributes.get("start"))
+                self.lists.append(start if tag == "ol" else None)
             elif tag == "li" and self.lists:
                 self._begin_item()
             elif tag == "dd":
@@ -288,13 +291,14 @@ def _cell(node: LexborNode) -> Cell:
     return Cell(
         _text(node),
         heading=node.tag == "th",
-        columns=_span(attributes.get("colspan")),
-        rows=_span(attributes.get("rowspan")),
+        columns=min(_number(attributes.get("colspan")), 100),
+        rows=min(_number(attributes.get("rowspan")), 100),
     )
 
 
-def _span(value: str | None) -> int:
-    return min(int(value), 100) if value and value.isascii() and value.isdigit() else 1
+def _number(value: str | None) -> int:
+    plain = value is not None and value.isascii() and value.isdigit() and len(value) < 6
+    return int(value) if value and plain else 1
 
 
 def _is_data_table(table: LexborNode) -> bool:

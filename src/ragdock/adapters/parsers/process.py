@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ragdock.adapters.parsers import wire
+from ragdock.adapters.parsers.memory import FULL, peak_memory_mb
 
 __all__ = ["ChildDiedError", "ChildProcess"]
 
@@ -28,9 +29,7 @@ _START: Final = (
 _ENVIRONMENT: Final = {"LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
 _PIECE_BYTES: Final = 2**20
 _EXIT_SECONDS: Final = 2.0
-# Address space is limited, resident memory is measured: a child that held this share of the limit
-# when it crashed most likely crashed for want of more.
-_FULL: Final = 0.6
+_SAMPLE_SECONDS: Final = 0.2
 
 
 class ChildDiedError(Exception):
@@ -83,7 +82,7 @@ class ChildProcess:
         """Whether it died near its limit, or by the kernel's hand."""
         if self.exit_status == -signal.SIGKILL:
             return True
-        return self.peak_memory_mb > self._memory_mb * _FULL
+        return self.peak_memory_mb > self._memory_mb * FULL
 
     @property
     def failed_to_start(self) -> bool:
@@ -109,10 +108,12 @@ class ChildProcess:
         poll.register(requests, select.POLLOUT)
         poll.register(replies, select.POLLIN)
         while not incoming.complete:
-            left_seconds = deadline - time.monotonic()
-            events = dict(poll.poll(max(0.0, left_seconds) * 1000))
-            if not events and left_seconds <= 0:
+            left_seconds = max(0.0, deadline - time.monotonic())
+            events = dict(poll.poll(min(left_seconds, _SAMPLE_SECONDS) * 1000))
+            if not events and left_seconds == 0:
                 raise ChildDiedError(timed_out=True)
+            if not events:
+                self.peak_memory_mb = peak_memory_mb(self.pid) or self.peak_memory_mb
             if replies in events:
                 self._receive(replies, incoming)
             if requests in events and not self._send(requests, outgoing):
@@ -162,18 +163,17 @@ class ChildProcess:
         self._replies.close()
 
     def _reap(self, options: int) -> bool:
-        """Collect the exit status and the peak memory; True when it has ended."""
+        """Collect the exit status; True when it has ended."""
         with self._lock:
             if self.exit_status is not None:
                 return True
             if self._process.returncode is not None:
                 self.exit_status = self._process.returncode
                 return True
-            pid, status, usage = os.wait4(self.pid, options)
+            pid, status = os.waitpid(self.pid, options)
             if pid == 0:
                 return False
             self.exit_status = self._process.returncode = os.waitstatus_to_exitcode(status)
-            self.peak_memory_mb = usage.ru_maxrss // 1024
             return True
 
 

@@ -18,7 +18,7 @@ __all__ = ["parse"]
 
 _LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
 _CLOSER: Final = re.compile(
-    r"[)\]}]|\*/|(?:end|fi|done|esac|else|elif|elsif|except|finally|catch|rescue)\b"
+    r"[)\]{}]|\*/|(?:end|fi|done|esac|else|elif|elsif|except|finally|catch|rescue)\b"
 )
 _DEFINITION: Final = re.compile(
     r"(?:[\w(),<>\[\]*&:]+\s+){0,6}?"

@@ -1,0 +1,97 @@
+"""Files for parser tests, written byte by byte so that each test says what is in them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+__all__ = ["DATA", "docx_bytes", "docx_parts", "pdf_bytes", "zip_bytes"]
+
+DATA = Path(__file__).parent.parent / "data"
+
+_WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+_RELATIONSHIPS = (
+    '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+    '<Relationship Id="r1" Target="word/document.xml" Type='
+    '"http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"/>'
+    "</Relationships>"
+)
+_STYLES = "".join(
+    f'<w:style w:type="paragraph" w:styleId="H{n}"><w:name w:val="heading {n}"/></w:style>'
+    for n in range(1, 7)
+)
+
+
+def pdf_bytes(*pages: str, title: str = "", producer: str = "") -> bytes:
+    """A PDF with one line of text for each line of each page."""
+    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b""]
+    kids = []
+    for text in pages:
+        lines = [
+            line.encode("cp1252")
+            .replace(b"\\", b"\\\\")
+            .replace(b"(", b"\\(")
+            .replace(b")", b"\\)")
+            for line in text.split("\n")
+        ]
+        stream = b"BT /F1 11 Tf 14 TL 50 800 Td " + b" ".join(b"(%s) Tj T*" % n for n in lines)
+        stream += b" ET"
+        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
+        kids.append(len(objects) + 1)
+        objects.append(
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents %d 0 R "
+            b"/Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica "
+            b"/Encoding /WinAnsiEncoding >> >> >> >>" % len(objects)
+        )
+    references = b" ".join(b"%d 0 R" % kid for kid in kids)
+    objects[1] = b"<< /Type /Pages /Kids [%s] /Count %d >>" % (references, len(kids))
+    objects.append(b"<< /Title (%s) /Producer (%s) >>" % (title.encode(), producer.encode()))
+    out = bytearray(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
+    offsets = []
+    for number, body in enumerate(objects, 1):
+        offsets.append(len(out))
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    start = len(out)
+    out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    out += b"trailer\n<< /Size %d /Root 1 0 R /Info %d 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (
+        len(objects) + 1,
+        len(objects),
+        start,
+    )
+    return bytes(out)
+
+
+def zip_bytes(parts: dict[str, bytes | str]) -> bytes:
+    """A ZIP archive of these members."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def docx_parts(body: str, **parts: str) -> dict[str, bytes | str]:
+    """The parts of a DOCX with this body; `styles`, `numbering`, ... are parts beside it."""
+    document = f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>'
+    parts.setdefault("styles", _STYLES)
+    members: dict[str, bytes | str] = {
+        "[Content_Types].xml": "<Types/>",
+        "_rels/.rels": _RELATIONSHIPS,
+        "word/document.xml": document,
+    }
+    for name, content in parts.items():
+        members[f"word/{name}.xml"] = f'<w:{name} xmlns:w="{_WORD}">{content}</w:{name}>'
+    return members
+
+
+def docx_bytes(body: str, **parts: str) -> bytes:
+    """A DOCX with this body; styles H1 to H6 are headings unless `styles` is given."""
+    return zip_bytes(docx_parts(body, **parts))
+
+
+def paragraph(text: str, properties: str = "") -> str:
+    """A paragraph of a DOCX body."""
+    return f"<w:p><w:pPr>{properties}</w:pPr><w:r><w:t>{escape(text)}</w:t></w:r></w:p>"

@@ -1,0 +1,111 @@
+"""PDF: pages, paragraphs, and files that can't be read."""
+
+from __future__ import annotations
+
+import pytest
+
+from ragdock.adapters.parsers import pdf_pdfium
+from ragdock.adapters.parsers.pdf_pdfium import parse
+from ragdock.core.chunking import chunk_document
+from ragdock.errors import DocumentError
+from support.files import DATA, pdf_bytes
+
+HANDBOOK = (DATA / "handbook.pdf").read_bytes()
+
+
+def code_of(content: bytes) -> str:
+    with pytest.raises(DocumentError) as caught:
+        parse(content)
+    assert str(caught.value).endswith(".")
+    return caught.value.code
+
+
+def test_sample_handbook() -> None:
+    """Pages are spans of the text, lines are joined to paragraphs, the title is the metadata's."""
+    parsed = parse(HANDBOOK)
+    assert parsed.title == "Marlow Ridge Observatory Handbook"
+    assert [page.number for page in parsed.pages] == [1, 2, 3]
+    fact = parsed.text.index("washed with distilled water every 47 days")
+    assert parsed.pages[1].start <= fact < parsed.pages[1].end
+    assert "\n" not in parsed.text[parsed.blocks[1].start : parsed.blocks[1].end]
+    assert parsed.text[: parsed.blocks[0].end] == "Marlow Ridge Observatory"
+
+
+def test_chunks_know_their_page() -> None:
+    """The passage with the fact of page 2 is on page 2."""
+    chunks = chunk_document(parse(HANDBOOK), count_tokens=lambda text: len(text) // 4)
+    (chunk,) = (chunk for chunk in chunks if "every 47 days" in chunk.text)
+    assert chunk.page == 2
+
+
+def test_hyphenation_is_undone() -> None:
+    """A word divided at the end of a line is one word; a hyphen before a capital stays."""
+    long = "The rest of this line is long enough to be a full line of text"
+    text = parse(pdf_bytes(f"{long}, a divi-\nded word. {long} and Anglo-\nSaxon.")).text
+    assert "a divided word" in text
+    assert "Anglo-" in text
+
+
+def test_paragraphs_end_with_short_lines() -> None:
+    """A line that ends a sentence early ends the paragraph; list items begin anew."""
+    full = "This is a line of text that is about as long as all the others on the page are"
+    page = f"A Heading\n{full}\n{full} and\nends.\n{full}.\n- one\n- two"
+    blocks = parse(pdf_bytes(page)).blocks
+    text = parse(pdf_bytes(page)).text
+    assert [text[b.start : b.end].split(" ")[0] for b in blocks] == ["A", "This", "This", "-", "-"]
+
+
+def test_running_lines_are_left_out() -> None:
+    """Headers and page numbers that repeat on most pages are no text."""
+    bodies = ["Alpha is here.", "Beta is here.", "Gamma is here.", "Delta is here.", "Eps is here."]
+    pages = [
+        f"Annual Report 2024\n{body}\nMore of it.\nEven more of it.\nPage {n} of 5"
+        for n, body in enumerate(bodies, 1)
+    ]
+    text = parse(pdf_bytes(*pages)).text
+    assert "Alpha is here." in text
+    assert "Annual Report" not in text
+    assert "of 5" not in text
+
+
+def test_pages_without_text_keep_their_number() -> None:
+    """An empty page has no span, and the next page keeps its number."""
+    parsed = parse(pdf_bytes("First.", "", "Third."))
+    assert [page.number for page in parsed.pages] == [1, 3]
+
+
+@pytest.mark.parametrize("title", ["untitled", "Microsoft Word - a.doc", "report.pdf", ""])
+def test_meaningless_titles_are_ignored(title: str) -> None:
+    """A title that a program left behind is no title."""
+    assert parse(pdf_bytes("Text.", title=title)).title == ""
+
+
+def test_encrypted() -> None:
+    """A PDF that needs a password says so."""
+    assert code_of((DATA / "encrypted.pdf").read_bytes()) == "encrypted"
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_truncated(share: float) -> None:
+    """A PDF that ends early is refused, not read in part."""
+    assert code_of(HANDBOOK[: int(len(HANDBOOK) * share)]) == "truncated"
+
+
+def test_damaged() -> None:
+    """Files that only begin or end like a PDF are damaged."""
+    assert code_of(b"%PDF-1.7\n" + b"garbage " * 100 + b"%%EOF") == "damaged"
+    assert code_of(b"no pdf at all %%EOF") == "damaged"
+    assert code_of(b"no pdf at all") == "damaged"
+
+
+def test_scanned() -> None:
+    """A PDF without text names OCR as the remedy."""
+    with pytest.raises(DocumentError, match=r"scanned.*OCR"):
+        parse((DATA / "scan.pdf").read_bytes())
+    assert code_of((DATA / "scan.pdf").read_bytes()) == "no_text"
+
+
+def test_too_many_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of pages is limited."""
+    monkeypatch.setattr(pdf_pdfium, "_MAX_PAGES", 2)
+    assert code_of(HANDBOOK) == "too_complex"
