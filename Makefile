@@ -9,7 +9,7 @@ PORT ?= 8000
 DATA ?= data
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps
 RUN := $(VENV)/bin/python -m
-UNIT := tests/unit tests/contracts tests/test_architecture.py tests/test_docs.py tests/test_assets.py
+UNIT := tests/unit tests/contracts tests/test_architecture.py tests/test_docs.py tests/test_assets.py tests/test_stack_files.py
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

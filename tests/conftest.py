@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,9 +14,11 @@ _PREFIXES = ("RAG_", "REDIS_")
 _NAMES = {"ENVIRONMENT", "PORT"}
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _clean_environment() -> Iterator[None]:
     """Hide the caller's settings from the code under test."""
-    for name in set(os.environ) - _KEPT:
-        if name.startswith(_PREFIXES) or name in _NAMES:
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in set(os.environ) - _KEPT:
+            if name.startswith(_PREFIXES) or name in _NAMES:
+                patch.delenv(name)
+        yield
