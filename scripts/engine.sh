@@ -23,7 +23,11 @@ main() {
     case $command in
         start) start ;;
         env) need_dir; print_env ;;
-        stop) need_dir; stop ;;
+        stop)
+            [ -z "$dir" ] || [ -e "$dir" ] || { say "nothing to stop in $dir"; return; }
+            need_dir
+            stop
+            ;;
         *) sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 }
@@ -127,14 +131,15 @@ pick_client() {
     mkdir -p "$probe"
     printf 'FROM scratch\nLABEL probe=1\n' > "$probe/Dockerfile"
     while read -r cli; do
-        [ -n "$cli" ] && [ -x "$cli" ] && [ "$cli" != "$dir/bin/docker" ] || continue
+        # Not by way of another engine's link, which goes when that engine does.
+        cli=$(readlink -f "$cli") && [ -x "$cli" ] || continue
         if DOCKER_HOST=$(host) DOCKER_BUILDKIT=1 "$cli" build -q "$probe" > "$probe/log" 2>&1; then
             ln -sfn "$cli" "$dir/bin/docker"
             say "client $cli ($("$cli" --version)) builds with BuildKit"
             return
         fi
         say "client $cli can't build with BuildKit: $(tail -1 "$probe/log")"
-    done <<< "$(printf '%s\n' "${RAGDOCK_DOCKER_CLI:-}"; type -ap docker; echo /usr/bin/docker)"
+    done <<< "$(echo "${RAGDOCK_DOCKER_CLI:-/nowhere}"; type -ap docker; echo /usr/bin/docker)"
     die "no docker client that can build with BuildKit (install docker.io or docker-buildx)"
 }
 
