@@ -631,7 +631,9 @@ def test_a_busy_server_is_asked_again(run: Run, server: ScriptedServer, folder: 
 
 def test_a_missing_collection_ends_at_once(run: Run, server: ScriptedServer, folder: Path) -> None:
     """404 stops the run with one message, not one for each file."""
-    server.on("PUT", "/v1/documents/", problem(404, "No collection 'x'.", code="collection_not_found"))
+    server.on(
+        "PUT", "/v1/documents/", problem(404, "No collection 'x'.", code="collection_not_found")
+    )
     code, out, err = run("ingest", "docs", "-c", "x")
     assert (code, out, err) == (1, "", "Error: No collection 'x'.\n")
     assert len(server.requests) == 1
