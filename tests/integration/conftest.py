@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+
 from support.redis_server import RedisServer
 from support.serving import serving
 

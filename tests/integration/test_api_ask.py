@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
-from support.embedders import HashEmbedder
-from support.http import add, ask, assert_problem, events
-from support.serving import serving, until
 
 from ragdock.errors import EmbedderError
 from ragdock.types import Vectors
+from support.embedders import HashEmbedder
+from support.http import add, ask, assert_problem, events
+from support.serving import serving, until
 
 GUIDE = (
     "Übersicht 🐝\n\nThe dome is closed above 62 kilometres per hour of wind. "
@@ -200,9 +200,7 @@ def test_the_same_question_at_once_is_computed_once(tmp_path: Path) -> None:
 def test_too_many_requests_are_503(tmp_path: Path) -> None:
     """Beyond running and waiting places a request is refused at once, and health still answers."""
     embedder = SlowEmbedder()
-    with serving(
-        tmp_path / "data", embedder=embedder, max_concurrency=2, max_waiting=2
-    ) as client:
+    with serving(tmp_path / "data", embedder=embedder, max_concurrency=2, max_waiting=2) as client:
         results: list[int] = []
 
         def send(number: int) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+
+from ragdock.types import Vectors
 from support.embedders import HashEmbedder
 from support.http import add, ask, assert_problem, inventory
 from support.serving import serving, until
-
-from ragdock.types import Vectors
 
 BAD = b"\xef\xbb\xbf\xc3\x28"
 """A file that says that it is UTF-8, and is not."""
@@ -217,7 +217,9 @@ def test_a_deleted_failure_is_not_listed(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as client:
         for name in ("x", "y"):
             client.put(f"/v1/documents/{name}", files={"file": (f"{name}.txt", BAD)})
-            until(lambda name=name: client.get(f"/v1/documents/{name}").json()["status"] == "failed")
+            until(
+                lambda name=name: client.get(f"/v1/documents/{name}").json()["status"] == "failed"
+            )
         failed = client.get("/v1/documents/x").json()
         assert failed["error"]["code"]
         assert failed["version"] is None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+
 from support.embedders import HashEmbedder
 from support.http import add, assert_problem
 from support.serving import serving

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -101,6 +102,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep test output quiet."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serve_embeddings(dim: int = 32, key: str = "sk-test-0123") -> Iterator[EmbeddingsServer]:
     """Serve `<url>/embeddings` until the block ends."""
@@ -108,8 +118,7 @@ def serve_embeddings(dim: int = 32, key: str = "sk-test-0123") -> Iterator[Embed
     class Handler(_Handler):
         embedder = HashEmbedder(dim)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     Handler.state = EmbeddingsServer(f"http://127.0.0.1:{server.server_port}/v1", key)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

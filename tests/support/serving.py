@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx2
 from starlette.testclient import TestClient
-from support.embedders import HashEmbedder
-from support.redis_server import free_port
 
 from ragdock.api.app import create_app
 from ragdock.ports import Embedder
 from ragdock.settings import Settings
+from support.embedders import HashEmbedder
+from support.redis_server import free_port
 
 __all__ = ["ServerProcess", "make_settings", "serving", "until"]
 

@@ -39,7 +39,12 @@ _STATUS: Final[tuple[tuple[type[RagdockError], int], ...]] = (
     (DocumentError, 422),
     (UnavailableError, 503),
 )
-_BY_CODE: Final = {"unsupported_media_type": 415, "invalid_json": 400, "rate_limited": 429}
+_BY_CODE: Final = {
+    "unsupported_media_type": 415,
+    "invalid_json": 400,
+    "invalid_form": 400,
+    "rate_limited": 429,
+}
 _HTTP_CODES: Final = {
     400: "bad_request",
     404: "not_found",

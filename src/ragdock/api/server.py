@@ -37,14 +37,14 @@ def run(settings: Settings, *, embedder: Embedder | None = None) -> None:
     `ConfigurationError` when the settings, the data directory or the model won't do.
     """
     configure_logging(settings.log_level, settings.log_format)
-    if embedder is None:
-        # A wrong setting, data directory or model ends the process here, with one sentence (0.15 s).
-        # Under uvicorn it would be a trace, and with several workers an endless row of them.
-        with open_services(settings, work=False):
-            pass
     if threading.current_thread() is threading.main_thread():
         # Uvicorn raises the signal again when it has stopped; a clean stop is exit code 0.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if embedder is None:
+        # A wrong setting, data directory or model ends the process here, with one sentence, for
+        # 0.15 s. Under uvicorn it would be a trace, and with several workers a trace without end.
+        with open_services(settings, work=False):
+            pass
     options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,

@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 
 from ragdock.api.gate import Gate
 from ragdock.api.schemas import (
@@ -26,7 +26,13 @@ from ragdock.errors import InputError, TooLargeError
 from ragdock.settings import Settings
 from ragdock.types import Metadata, Upload
 
-__all__ = ["is_multipart", "read_multipart", "read_replacement", "read_texts"]
+__all__ = [
+    "is_multipart",
+    "read_multipart",
+    "read_replacement",
+    "read_texts",
+    "too_many_files",
+]
 
 Model = TypeVar("Model", bound=BaseModel)
 HEAD_BYTES: Final = 4096
@@ -71,13 +77,32 @@ async def read_multipart(
 ) -> list[Upload]:
     """The files of a form, with its `metadata` and, for one file, its `id`."""
     try:
-        async with request.form(
+        form = await request.form(
             max_files=settings.max_files, max_fields=16, max_part_size=MAX_FIELD_BYTES
-        ) as form:
-            # Reading and hashing 50 MB takes tenths of a second: not on the event loop.
-            return await gate.run(_form_uploads, form, settings, document_id)
-    except MultiPartException as exc:
-        raise InputError(f"The form can't be read: {exc.message}", field="body") from exc
+        )
+    except HTTPException as exc:
+        # Starlette's parser says 400 to everything; limits on the body have a status of their own.
+        if exc.status_code != 400:
+            raise
+        if exc.detail.startswith("Too many files"):
+            raise too_many_files(settings) from exc
+        raise InputError(
+            f"The form can't be read: {exc.detail}", field="body", code="invalid_form"
+        ) from exc
+    try:
+        # Reading and hashing 50 MB takes tenths of a second: not on the event loop.
+        return await gate.run(_form_uploads, form, settings, document_id)
+    finally:
+        await form.close()
+
+
+def too_many_files(settings: Settings) -> InputError:
+    """More documents than one request may have."""
+    return InputError(
+        f"At most {settings.max_files} documents are allowed in one request (RAG_MAX_FILES).",
+        field="body",
+        code="too_many_files",
+    )
 
 
 def _form_uploads(form: FormData, settings: Settings, document_id: str | None) -> list[Upload]:

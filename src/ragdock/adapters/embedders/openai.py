@@ -73,15 +73,8 @@ class OpenAiEmbedder:
                     "not ASCII, which no HTTP header can carry."
                 )
             headers["Authorization"] = f"Bearer {api_key}"
-        self._url = f"{base_url.rstrip('/')}/embeddings"
-        try:
-            self._client = httpx2.Client(headers=headers, follow_redirects=False)
-            self._client.build_request("POST", self._url)
-        except (httpx2.InvalidURL, ValueError) as exc:
-            raise ConfigurationError(
-                f"RAG_EMBED_BASE_URL={base_url!r}: is not a URL; use for example "
-                "http://ollama:11434/v1."
-            ) from exc
+        self._url = _endpoint(base_url)
+        self._client = httpx2.Client(headers=headers, follow_redirects=False)
         self._secret = api_key or ""
         self._model = model
         self._dim = dim
@@ -224,6 +217,19 @@ class OpenAiEmbedder:
         if self._secret:
             text = text.replace(self._secret, "(hidden)")
         return " ".join(text.split())[:300]
+
+
+def _endpoint(base_url: str) -> httpx2.URL:
+    try:
+        url = httpx2.URL(f"{base_url.rstrip('/')}/embeddings")
+    except httpx2.InvalidURL:
+        url = httpx2.URL("")
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ConfigurationError(
+            f"RAG_EMBED_BASE_URL={base_url!r}: is not the URL of an endpoint; use for example "
+            "http://ollama:11434/v1."
+        )
+    return url
 
 
 def _sendable(text: str) -> str:

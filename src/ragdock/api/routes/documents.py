@@ -27,6 +27,7 @@ from ragdock.api.uploads import (
     read_multipart,
     read_replacement,
     read_texts,
+    too_many_files,
 )
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services
 from ragdock.errors import InputError, NotFoundError, UnavailableError
@@ -246,12 +247,7 @@ def _all_failed(jobs: Sequence[Job]) -> Response:
 def _require_distinct(uploads: Sequence[Upload], settings: Settings) -> None:
     """Refuse two contents for one id; the very same document twice is one document."""
     if len(uploads) > settings.max_files:
-        raise InputError(
-            f"{len(uploads)} documents in one request; at most {settings.max_files} are allowed "
-            "(RAG_MAX_FILES).",
-            field="body",
-            code="too_many_files",
-        )
+        raise too_many_files(settings)
     seen: dict[str, Upload] = {}
     for upload in uploads:
         other = seen.setdefault(upload.document_id, upload)
