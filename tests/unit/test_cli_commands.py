@@ -164,7 +164,7 @@ def test_no_server_says_how_to_start_one(run: Run) -> None:
 
 
 def test_problem_details_reach_the_user(run: Run, server: ScriptedServer) -> None:
-    """Detail, field errors and the request id of an error stand on stderr."""
+    """Detail, field errors that say more, and the request id of an error stand on stderr."""
     server.on(
         "POST",
         "/v1/search",
@@ -173,7 +173,10 @@ def test_problem_details_reach_the_user(run: Run, server: ScriptedServer) -> Non
             "The request is invalid.",
             code="invalid_input",
             request_id="req-7",
-            errors=[{"field": "body.filters.year", "message": "is not a number"}],
+            errors=[
+                {"field": "body.filters.year", "message": "is not a number"},
+                {"field": "body", "message": "The request is invalid."},
+            ],
         ),
     )
     code, out, err = run("search", "x")
@@ -631,7 +634,9 @@ def test_a_busy_server_is_asked_again(run: Run, server: ScriptedServer, folder: 
 
 def test_a_missing_collection_ends_at_once(run: Run, server: ScriptedServer, folder: Path) -> None:
     """404 stops the run with one message, not one for each file."""
-    server.on("PUT", "/v1/documents/", problem(404, "No collection 'x'.", code="not_found"))
+    server.on(
+        "PUT", "/v1/documents/", problem(404, "No collection 'x'.", code="collection_not_found")
+    )
     code, out, err = run("ingest", "docs", "-c", "x")
     assert (code, out, err) == (1, "", "Error: No collection 'x'.\n")
     assert len(server.requests) == 1

@@ -224,7 +224,8 @@ def _problem_error(
     lines.extend(
         f"  {error.get('field') or 'request'}: {error.get('message', '')}"
         for error in body.get("errors") or ()
-        if isinstance(error, dict)
+        # A single error often says what the detail says.
+        if isinstance(error, dict) and error.get("message") != lines[0]
     )
     if body.get("request_id"):
         lines.append(f"  request id: {body['request_id']}")

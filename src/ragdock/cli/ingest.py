@@ -25,7 +25,7 @@ BUSY_PATIENCE_SECONDS: Final = 600.0
 POLL_SECONDS: Final = (0.05, 1.0)
 # Jobs finish nearly in order, so looking at the oldest few finds most that are done.
 POLL_WINDOW: Final = 16
-_HOPELESS: Final = frozenset({"connection", "timeout", "not_ragdock", "not_found"})
+_HOPELESS: Final = frozenset({"collection_not_found", "connection", "not_ragdock", "timeout"})
 _UNFINISHED: Final = frozenset({"pending", "processing"})
 
 
