@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from ragdock.api.schemas import Problem
 from ragdock.errors import (
@@ -105,11 +106,21 @@ def install_problem_handlers(app: FastAPI) -> None:
         return invalid(exc.errors())
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, exc: HTTPException) -> Response:
+    async def _http(request: Request, exc: HTTPException) -> Response:
         code = _HTTP_CODES.get(exc.status_code, "http_error")
-        return problem(
-            exc.status_code, code, str(exc.detail), headers=dict(exc.headers or {}) or None
-        )
+        headers = dict(exc.headers or {})
+        if exc.status_code == 405:
+            # The router names the methods of the first route of this path, and not of all.
+            headers["Allow"] = ", ".join(_methods(request))
+        return problem(exc.status_code, code, str(exc.detail), headers=headers or None)
+
+
+def _methods(request: Request) -> list[str]:
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 def invalid(found: Any) -> Response:

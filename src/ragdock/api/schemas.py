@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from ragdock.core.filters import MAX_KEY_CHARACTERS
+from ragdock.core.filters import MAX_CONDITIONS, MAX_IN_VALUES, MAX_KEY_CHARACTERS
 from ragdock.types import Collection, Document, Job, JobState
 
 __all__ = [
@@ -40,12 +40,69 @@ DOCUMENT_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._~:@-]{0,199}$"
 
 Name = Annotated[str, Field(pattern=NAME, examples=["default"])]
 DocumentId = Annotated[str, Field(pattern=DOCUMENT_ID)]
+_SCALAR: Final = {"type": ["string", "number", "boolean"]}
+_ORDERED: Final = {"type": ["string", "number"]}
+_SCALARS: Final = {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": MAX_IN_VALUES}
+# The rules are those of `parse_filter`, whose messages are better than a schema's.
 FilterObject = Annotated[
     dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "Conditions on metadata, all of which must hold: a value, a list of "
+            "values, or an object of eq, ne, in, gt, gte, lt, lte, exists.",
+            "examples": [{"year": {"gte": 2024}, "team": ["ops", "legal"]}],
+            "maxProperties": MAX_CONDITIONS,
+            "propertyNames": {"minLength": 1, "maxLength": MAX_KEY_CHARACTERS},
+            "additionalProperties": {
+                "anyOf": [
+                    _SCALAR,
+                    _SCALARS,
+                    {
+                        "type": "object",
+                        "minProperties": 1,
+                        "additionalProperties": False,
+                        "properties": {
+                            **dict.fromkeys(("eq", "ne"), _SCALAR),
+                            **dict.fromkeys(("gt", "gte", "lt", "lte"), _ORDERED),
+                            "in": _SCALARS,
+                            "exists": {"type": "boolean"},
+                        },
+                    },
+                ]
+            },
+        }
+    ),
+]
+
+
+def _integral(value: Any) -> Any:
+    # 5.0 is an integer in JSON Schema, and some languages write all their numbers so.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+TopK = Annotated[int, Field(ge=1, le=100), BeforeValidator(_integral)]
+Text = Annotated[
+    str,
     Field(
-        description="Conditions on metadata, all of which must hold: a value, a list of values, or "
-        "an object of eq, ne, in, gt, gte, lt, lte, exists.",
-        examples=[{"year": {"gte": 2024}, "team": ["ops", "legal"]}],
+        min_length=1,
+        # Checked with better messages in `uploads`.
+        json_schema_extra={"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"},
+    ),
+]
+Question = Annotated[
+    str, Field(min_length=1, json_schema_extra={"pattern": r"[^\s\u0000]", "maxLength": 2000})
+]
+FileName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=255,
+        json_schema_extra={
+            "description": "A plain name, at most 255 bytes of UTF-8.",
+            "pattern": r"^(?!\s*\.{0,2}\s*$)[^/\\\u0000-\u001f\u007f-\u009f\u2028-\u202e"
+            r"\u2066-\u2069]*$",
+        },
     ),
 ]
 
@@ -156,17 +213,17 @@ class CollectionList(_Out):
 class TextDocument(_In):
     """A document given as text."""
 
-    text: Annotated[str, Field(min_length=1)]
+    text: Text
     id: DocumentId | None = None
-    filename: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    filename: FileName | None = None
     metadata: MetadataObject = Field(default_factory=dict)
 
 
 class TextReplacement(_In):
     """A document's new text."""
 
-    text: Annotated[str, Field(min_length=1)]
-    filename: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    text: Text
+    filename: FileName | None = None
     metadata: MetadataObject = Field(default_factory=dict)
 
 
@@ -331,9 +388,9 @@ class JobList(_Out):
 class SearchRequest(_In):
     """What to search for."""
 
-    query: Annotated[str, Field(min_length=1, examples=["when does the ferry leave"])]
+    query: Annotated[Question, Field(examples=["when does the ferry leave"])]
     collection: Name = "default"
-    top_k: Annotated[int, Field(ge=1, le=100)] | None = None
+    top_k: TopK | None = None
     mode: Literal["hybrid", "lexical", "dense"] = "hybrid"
     filters: FilterObject | None = None
 
@@ -341,9 +398,9 @@ class SearchRequest(_In):
 class AskRequest(_In):
     """What to answer."""
 
-    question: Annotated[str, Field(min_length=1, examples=["When does the last ferry leave?"])]
+    question: Annotated[Question, Field(examples=["When does the last ferry leave?"])]
     collection: Name = "default"
-    top_k: Annotated[int, Field(ge=1, le=100)] | None = None
+    top_k: TopK | None = None
     filters: FilterObject | None = None
     stream: bool = False
 
