@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+
 from support.http import add, ask, events
 from support.llm_server import LlmServer
 from support.serving import serving, until
@@ -137,9 +138,7 @@ def test_health_names_the_llm(tmp_path: Path) -> None:
         report = client.get("/health").json()
         assert report["status"] == "ok"
         assert "llm" in [d["name"] for d in report["dependencies"]]
-    with serving(
-        tmp_path / "dead", llm_base_url="http://127.0.0.1:9/v1", llm_model="ok"
-    ) as client:
+    with serving(tmp_path / "dead", llm_base_url="http://127.0.0.1:9/v1", llm_model="ok") as client:
         response = client.get("/health")
         assert response.status_code == 200
         assert response.json()["status"] == "degraded"
@@ -163,6 +162,7 @@ def test_no_log_line_holds_key_question_or_text(
 def test_a_client_that_leaves_frees_the_llm(tmp_path: Path) -> None:
     """When the client closes a stream, the LLM's connection is closed and the place is free."""
     import httpx2
+
     from support.serving import ServerProcess
 
     with LlmServer() as llm:

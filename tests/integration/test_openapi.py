@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from starlette.testclient import TestClient
+
 from support.http import add
 from support.serving import ServerProcess
 
@@ -26,9 +27,7 @@ checks.positive_data_acceptance.enabled = false
 def test_the_server_keeps_to_its_schema(tmp_path: Path) -> None:
     """Thousands of right and wrong requests: no 5xx, no undocumented status, type or body."""
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
-    server = ServerProcess(
-        tmp_path / "data", RAG_MAX_QUEUE=1_000_000, RAG_WAIT_TIMEOUT_SECONDS=0.5
-    )
+    server = ServerProcess(tmp_path / "data", RAG_MAX_QUEUE=1_000_000, RAG_WAIT_TIMEOUT_SECONDS=0.5)
     with server:
         with server.client() as client:
             add(client, "The last ferry leaves at eleven.", "ferry")

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from support.http import add, ask, assert_problem, events
 from support.llm_server import LlmServer
 from support.serving import ServerProcess, until
@@ -29,7 +30,7 @@ def in_background(call: Any) -> tuple[threading.Thread, list[Any]]:
     def work() -> None:
         try:
             results.append(call())
-        except Exception as exc:
+        except httpx2.TransportError as exc:
             results.append(exc)
 
     thread = threading.Thread(target=work)
