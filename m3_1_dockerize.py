@@ -7,6 +7,7 @@ python m3_1_dockerize.py --health [--url URL] [--timeout SECONDS]
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -25,6 +26,8 @@ def main(arguments: list[str]) -> int:
 
         return probe.main(rest)
     if command == "--serve":
+        # As process 1 of a container it would ignore a stop that comes while it still imports.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         from ragdock.cli.main import main as cli
 
         return cli(["serve", *rest]) or 0

@@ -29,8 +29,8 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "bench")]
 
 from corpus import Words, fill, texts  # noqa: E402
 from load import Load, closed_loop, once, post  # noqa: E402
-from ragdock.adapters.parsers.dispatch import ParserPool  # noqa: E402
 
+from ragdock.adapters.parsers.dispatch import ParserPool  # noqa: E402
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services, open_services  # noqa: E402
 from ragdock.core.chunking import chunk_document  # noqa: E402
 from ragdock.core.evaluation import percentile  # noqa: E402

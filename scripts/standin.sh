@@ -27,6 +27,7 @@ die() { say "$*"; exit 1; }
 
 # What the Dockerfile and the compose file name, so that there is one place for each.
 official_python=$(sed -n 's/^ARG BASE=//p' Dockerfile)
+# shellcheck disable=SC2016 # The dollar is compose's.
 official_redis=$(sed -n 's/.*\${REDIS_IMAGE:-\(.*\)}.*/\1/p' docker-compose.yml)
 
 main() {

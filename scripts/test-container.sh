@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs tests/container on an engine of its own, with official base images or stand-ins.
-# Arguments go to pytest: scripts/test-container.sh -k stack -x
+# Arguments go to pytest: scripts/test-container.sh -x, or a file: ... tests/container/test_image.py
 # An engine from an earlier `eval "$(scripts/engine.sh start)"` is used and left running.
 # PYTHON names the interpreter with the packages of requirements/dev.txt.
 set -euo pipefail
@@ -9,8 +9,9 @@ cd "$(dirname "$0")/.."
 if [ -z "${RAGDOCK_ENGINE_DIR:-}" ]; then
     environment=$(scripts/engine.sh start)
     eval "$environment"
-    trap 'scripts/engine.sh stop' EXIT
+    trap 'scripts/engine.sh stop 2> /dev/null' EXIT
 fi
 environment=$(scripts/standin.sh)
 eval "$environment"
-RAGDOCK_CONTAINER_TESTS=1 "${PYTHON:-python}" -m pytest tests/container "$@"
+case " $* " in *tests/container*) where=() ;; *) where=(tests/container) ;; esac
+RAGDOCK_CONTAINER_TESTS=1 "${PYTHON:-python}" -m pytest "${where[@]}" "$@"

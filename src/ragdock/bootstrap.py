@@ -16,6 +16,7 @@ from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteStore
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
+from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
 from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
 from ragdock.services.answer import Answerer
@@ -73,7 +74,7 @@ def open_services(
         parser = ParserPool(settings.parse_timeout_seconds, settings.parse_memory_mb)
         stack.callback(parser.close)
 
-        fingerprint = f"{embedder.id}/{embedder.dim}/{CHUNKER_ID}/{settings.chunk_tokens}"
+        fingerprint = f"{embedder.id}/{embedder.dim}/{CHUNKER_ID}+{LEAD_ID}/{settings.chunk_tokens}"
         _require_fingerprint(store, fingerprint, embedder.dim)
         profile = _profile(settings)
         json_cache = JsonCache(cache, settings.cache_ttl_seconds, metrics)

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["development", "staging", "production"] = _env(
-        "ENVIRONMENT", "development", "Shown by /health and in logs; decides the log format."
+        "ENVIRONMENT", "development", "Shown by /health and in the log."
     )
     host: str = _env("RAG_HOST", "127.0.0.1", "Address to listen on (the image sets 0.0.0.0).")
     port: int = _env("PORT", 8000, "Port to listen on.", ge=0, le=65535)

@@ -38,6 +38,11 @@ COMPOSE_PROGRAMS = {
     "5": [str(ROOT / ".cache/compose-5/bin/docker-compose")],
 }
 
+# Read once: the fixture that guards tests from the caller's environment takes REDIS_* away.
+BASE_IMAGES = {
+    name: os.environ[name] for name in ("BASE_IMAGE", "REDIS_IMAGE") if name in os.environ
+}
+
 T = TypeVar("T")
 
 
@@ -130,7 +135,7 @@ def build(context: Path, tag: str) -> float:
     """Build with BuildKit; returns the seconds that it took."""
     started = time.monotonic()
     arguments: list[str | Path] = ["build", "--progress=plain", "-t", tag]
-    if base := os.environ.get("BASE_IMAGE"):
+    if base := BASE_IMAGES.get("BASE_IMAGE"):
         arguments += ["--build-arg", f"BASE={base}"]
     docker(*arguments, context, timeout_seconds=900)
     return time.monotonic() - started
@@ -169,10 +174,8 @@ class Stack:
 
     def write_env(self, **changes: str) -> None:
         self.environment.update(changes)
-        values = {"WEB_PORT": str(self.port), "WEB_IMAGE": IMAGE, **self.environment}
-        for name in ("BASE_IMAGE", "REDIS_IMAGE"):
-            if name in os.environ:
-                values[name] = os.environ[name]
+        values = {"WEB_PORT": str(self.port), "WEB_IMAGE": IMAGE, **BASE_IMAGES}
+        values.update(self.environment)
         lines = [f"{name}={value}\n" for name, value in values.items()]
         (self.directory / ".env").write_text("".join(lines), encoding="utf-8")
 
@@ -186,7 +189,7 @@ class Stack:
         return done.stdout + done.stderr
 
     def up(self, *arguments: str) -> None:
-        self.compose("up", "-d", *(arguments or ("--no-build",)))
+        self.compose("up", "-d", *(arguments or ("--no-build",)), timeout_seconds=600)
         self.wait_healthy()
 
     def down(self, *arguments: str) -> None:

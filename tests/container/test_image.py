@@ -57,7 +57,7 @@ def test_the_layers_over_the_base_stay_in_budget(image: str, report: Callable[[s
     base = inspect(base_of(image))["Size"]
     total = inspect(image)["Size"]
     report(
-        f"image {total / 1e6:.1f} MB = base {base / 1e6:.1f} MB + ours {(total - base) / 1e6:.1f} MB"
+        f"image {total / 1e6:.1f} MB = base {base / 1e6:.1f} + ours {(total - base) / 1e6:.1f} MB"
     )
     assert total - base <= BUDGET_BYTES
 
@@ -91,13 +91,13 @@ def test_nothing_ignored_gets_into_the_image(second_image: tuple[str, float]) ->
     config = docker("history", "--no-trunc", tag) + json.dumps(inspect(tag))
     assert CANARY not in config
     # `docker save` holds every layer, also what a later one would hide.
-    saving = subprocess.Popen(["docker", "save", tag], stdout=subprocess.PIPE)
-    assert saving.stdout is not None
-    overlap = b""
-    while part := saving.stdout.read(1 << 20):
-        assert CANARY.encode() not in overlap + part
-        overlap = part[-len(CANARY) :]
-    assert saving.wait() == 0
+    with subprocess.Popen(["docker", "save", tag], stdout=subprocess.PIPE) as saving:
+        assert saving.stdout is not None
+        overlap = b""
+        while part := saving.stdout.read(1 << 20):
+            assert CANARY.encode() not in overlap + part
+            overlap = part[-len(CANARY) :]
+    assert saving.returncode == 0
 
 
 def test_the_configuration_says_how_to_run_it(image: str) -> None:

@@ -155,7 +155,7 @@ def health_is(client: httpx2.Client, status: str) -> dict[str, Any] | None:
 
 
 def test_a_stop_lets_running_requests_end(stack: Stack, report: Callable[[str], None]) -> None:
-    """`docker stop` amid uploads: one is answered, one that never ends is cut, the exit code is 0."""
+    """`docker stop` amid uploads: one is answered, one without end is cut, the exit code is 0."""
     body = json.dumps({"documents": [{"id": "late", "text": "The late ferry leaves at 23:40."}]})
     slow = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=30)
     begin_upload(slow, body)
@@ -179,6 +179,19 @@ def test_a_stop_lets_running_requests_end(stack: Stack, report: Callable[[str], 
     stack.wait_healthy()
     with stack.client() as client:
         wait_for("the document", lambda: client.get("/v1/documents/late").status_code == 200)
+
+
+def test_a_stop_during_the_start_is_heard(image: str, report: Callable[[str], None]) -> None:
+    """A container that is stopped while it still starts ends at once, not by SIGKILL."""
+    with container("--read-only", "--tmpfs", "/tmp", "--tmpfs", "/data:uid=1000", image) as name:
+        time.sleep(0.3)
+        started = time.monotonic()
+        docker("stop", "-t", str(GRACE_SECONDS), name)
+        seconds = time.monotonic() - started
+        code = inspect(name)["State"]["ExitCode"]
+    report(f"docker stop during the start: {seconds:.1f} s, exit {code}")
+    assert code == 0
+    assert seconds < GRACE_SECONDS - 2
 
 
 def begin_upload(connection: http.client.HTTPConnection, body: str) -> None:

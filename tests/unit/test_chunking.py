@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragdock.core.chunking import CHUNKER_ID, chunk_document, overlong_word_spans
+from ragdock.core.chunking import CHUNKER_ID, chunk_document
+from ragdock.core.sentences import sentence_spans
+from ragdock.core.spans import overlong_word_spans
 from ragdock.types import Block, BlockKind, Chunk, PageSpan, ParsedDocument
 
 
@@ -143,6 +145,17 @@ def test_pages_are_where_chunks_start(parsed: ParsedDocument, max_tokens: int) -
         assert pages[chunk.page].start <= chunk.start < pages[chunk.page].end
 
 
+@given(documents(), LIMITS)
+@settings(max_examples=80, deadline=None)
+def test_chunks_end_with_their_page(parsed: ParsedDocument, max_tokens: int) -> None:
+    """A chunk goes beyond its page by no more than the sentence that began there."""
+    for chunk in chunk_document(parsed, max_tokens=max_tokens, count_tokens=words):
+        for page in parsed.pages:
+            if chunk.start < page.start < chunk.end:
+                rest = parsed.text[page.start : chunk.end].strip()
+                assert rest == "" or len(sentence_spans(rest)) == 1
+
+
 # How a reader would want it
 
 
@@ -211,6 +224,30 @@ def test_title_is_not_repeated() -> None:
     parsed = document(heading(1, "Guide"), sentence(50), heading(2, "Setup"), "Go.", title="Guide")
     chunks = chunk_document(parsed, count_tokens=words)
     assert [chunk.context for chunk in chunks] == ["", "Guide"]
+
+
+def test_pages_are_not_mixed() -> None:
+    """What fits in one chunk is still cut at the end of a page, so that the page is exact."""
+    text = "First page.\n\nSecond page."
+    blocks = (Block(0, 11, BlockKind.PARAGRAPH), Block(13, 25, BlockKind.PARAGRAPH))
+    parsed = ParsedDocument(text, blocks, (PageSpan(1, 0, 11), PageSpan(2, 11, 25)))
+    chunks = chunk_document(parsed, count_tokens=words)
+    assert [(chunk.page, chunk.text) for chunk in chunks] == [
+        (1, "First page."),
+        (2, "Second page."),
+    ]
+
+
+def test_sentence_over_two_pages_stays_whole() -> None:
+    """A sentence that goes on over the page belongs to the page on which it begins."""
+    text = "It begins here and\n\ngoes on there. Next sentence."
+    blocks = (Block(0, 18, BlockKind.PARAGRAPH), Block(20, len(text), BlockKind.PARAGRAPH))
+    parsed = ParsedDocument(text, blocks, (PageSpan(1, 0, 18), PageSpan(2, 18, len(text))))
+    chunks = chunk_document(parsed, count_tokens=words)
+    assert [(chunk.page, chunk.text) for chunk in chunks] == [
+        (1, "It begins here and\n\ngoes on there."),
+        (2, "Next sentence."),
+    ]
 
 
 def test_table_header_is_context() -> None:

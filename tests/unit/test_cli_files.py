@@ -29,14 +29,20 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x", encoding="utf-8")
     (tmp_path / "docs" / "empty.md").touch()
+    (tmp_path / "docs" / "deep" / "tool.exe").write_bytes(b"MZ\x90")
+    (tmp_path / "docs" / "deep" / "LICENSE").write_text("words", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_folders_are_read_recursively_by_name(tree: Path) -> None:
-    """Supported files are found in order; hidden, unsupported and empty ones are named."""
+    """Readable files are found in order, also without a suffix; the others are named."""
     files, skipped = discover([Path("docs")], Path())
-    assert [file.name for file in files] == ["docs/guide.md", "docs/deep/Report 1.PDF"]
+    assert [file.name for file in files] == [
+        "docs/guide.md",
+        "docs/deep/LICENSE",
+        "docs/deep/Report 1.PDF",
+    ]
     assert sorted((item.path.name, item.reason) for item in skipped) == [
         (".git", "hidden"),
         (".hidden.md", "hidden"),
@@ -89,7 +95,7 @@ def test_folder_links_are_not_followed(tree: Path) -> None:
     """A link that leads back up doesn't make the walk endless."""
     (tree / "docs" / "loop").symlink_to(tree / "docs")
     files, _ = discover([Path("docs")], Path())
-    assert len(files) == 2
+    assert len(files) == 3
 
 
 @pytest.mark.parametrize(

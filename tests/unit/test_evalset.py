@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from ragdock.errors import InputError
-from ragdock.ops.evalset import EvalDocument, EvalQuery, load_eval_set, load_queries
+from ragdock.ops.evalset import (
+    EvalDocument,
+    EvalQuery,
+    load_eval_set,
+    load_queries,
+    sample_negatives,
+    sample_set,
+)
 
 CORPUS = '{"_id": "d1", "title": "One", "text": "first"}\n\n{"_id": 2, "text": "second"}\n'
 QUERIES = (
@@ -31,8 +38,8 @@ def test_reads_documents_queries_and_gains(directory: Path) -> None:
     loaded = load_eval_set(directory)
     assert loaded.name == directory.name
     assert loaded.documents == (
-        EvalDocument("d1", "One", "first"),
-        EvalDocument("2", "", "second"),
+        EvalDocument("d1", "document.txt", b"One first"),
+        EvalDocument("2", "document.txt", b"second"),
     )
     assert loaded.queries == (
         EvalQuery("q1", "which?", ("a", "b"), {"d1": 2.0}),
@@ -101,4 +108,13 @@ def test_other_encodings_are_refused(directory: Path) -> None:
 def test_line_separators_inside_a_text_do_not_end_the_line(directory: Path) -> None:
     """U+2028 in a JSON string belongs to the string."""
     (directory / "corpus.jsonl").write_text('{"_id": "d1", "text": "a\u2028b"}\n', encoding="utf-8")
-    assert load_eval_set(directory).documents[0].text == "a\u2028b"
+    assert load_eval_set(directory).documents[0].content.decode() == "a\u2028b"
+
+
+def test_the_samples_are_a_set() -> None:
+    """Each sample question's relevant document is one of the set's; the negatives have none."""
+    samples = sample_set()
+    ids = {document.id for document in samples.documents}
+    assert len(samples.queries) == 20
+    assert all(set(query.gains) <= ids and query.answers for query in samples.queries)
+    assert len(sample_negatives()) == 5

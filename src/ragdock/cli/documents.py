@@ -16,7 +16,7 @@ __all__ = ["register"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The document's id.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The documents' ids.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The documents' ids.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")]
 Status = Literal["pending", "processing", "done", "failed", "cancelled"]
 

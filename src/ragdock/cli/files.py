@@ -14,27 +14,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ragdock.core.media import detect_media_type
 from ragdock.errors import InputError
 
-__all__ = ["SUPPORTED_SUFFIXES", "LocalFile", "Skipped", "discover", "document_id"]
+__all__ = ["LocalFile", "Skipped", "discover", "document_id"]
 
-SUPPORTED_SUFFIXES: Final = frozenset(
-    {
-        ".csv", ".docx", ".htm", ".html", ".json", ".jsonl", ".log", ".markdown", ".md", ".ndjson",
-        ".pdf", ".py", ".rst", ".text", ".tsv", ".txt",
-    }
-)  # fmt: skip
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@-]{0,199}")
 _SLUG_CHARACTERS: Final = 160
+_HEAD_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file to send; `name` is its path relative to the root, with slashes."""
+    """A file to send; `name` is its path relative to the root, with slashes.
+
+    The server takes the last part of it for the file name, and the id tells namesakes apart.
+    """
 
     path: Path
     name: str
     document_id: str
+
+    @property
+    def filename(self) -> str:
+        """The last part of `name`."""
+        return self.name.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +104,17 @@ def _walk(folder: Path, skipped: list[Skipped]) -> Iterator[Path]:
 def _reason_to_skip(path: Path) -> str | None:
     if path.name.startswith("."):
         return "hidden"
-    if path.suffix.lower() not in SUPPORTED_SUFFIXES or not path.is_file():
+    if not path.is_file():
         return "unsupported"
-    return "empty" if path.stat().st_size == 0 else None
+    try:
+        with path.open("rb") as content:
+            head = content.read(_HEAD_BYTES)
+    except OSError:
+        return None  # Sending it will fail, and say why.
+    if not head:
+        return "empty"
+    # The server decides in the same way.
+    return "unsupported" if detect_media_type(path.name, None, head) is None else None
 
 
 def _name(path: Path, argument: Path, root: Path) -> str:

@@ -50,7 +50,7 @@ class _Run:
 
 def ingest(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Files and folders; - is stdin.")
+        list[Path], typer.Argument(metavar="PATH", help="Files and folders; - is stdin.")
     ],
     collection: Collection = "default",
     metadata: Annotated[
@@ -107,7 +107,7 @@ def _send(
         try:
             accepted = api.put_file(
                 path("documents", file.document_id),
-                file.name,
+                file.filename,
                 _content(file),
                 params={"collection": collection},
                 fields=fields,
@@ -118,7 +118,7 @@ def _send(
                 raise
             accepted = {
                 "id": file.document_id,
-                "filename": file.name,
+                "filename": file.filename,
                 "status": "failed",
                 "error": {"code": exc.code, "message": str(exc)},
             }

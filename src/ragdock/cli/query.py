@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -52,13 +53,14 @@ def search(
     if not found["hits"]:
         note(f"Nothing found in the collection {collection!r}.")
         return
+    files = _files(found["hits"])
     rows = [
         (
             rank,
             _score(hit["scores"].get("fused")),
             _score(hit["scores"].get("lexical")),
             _score(hit["scores"].get("dense")),
-            *_place(hit),
+            *_place(hit, files),
             shorten(hit["text"], SNIPPET_CHARACTERS),
         )
         for rank, hit in enumerate(found["hits"], start=1)
@@ -125,8 +127,9 @@ def _streamed(
 def _citations(answer: Mapping[str, Any]) -> None:
     if answer.get("fallback_reason"):
         note(f"(Extractive answer: the language model failed, {answer['fallback_reason']}.)")
+    files = _files(answer["citations"])
     rows = [
-        (f"[{citation['marker']}]", *_place(citation), shorten(citation["quote"], 500))
+        (f"[{citation['marker']}]", *_place(citation, files), shorten(citation["quote"], 500))
         for citation in answer["citations"]
     ]
     if rows:
@@ -149,8 +152,16 @@ def _body(
     return body
 
 
-def _place(passage: Mapping[str, Any]) -> tuple[object, object, str]:
-    return passage["filename"], passage.get("page"), f"{passage['start']}-{passage['end']}"
+def _files(passages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What to call each document: its file name, or its id where namesakes are shown together."""
+    names = {passage["document_id"]: passage["filename"] for passage in passages}
+    times = Counter(names.values())
+    return {key: name if times[name] == 1 else key for key, name in names.items()}
+
+
+def _place(passage: Mapping[str, Any], files: Mapping[str, str]) -> tuple[object, object, str]:
+    span = f"{passage['start']}-{passage['end']}"
+    return files[passage["document_id"]], passage.get("page"), span
 
 
 def _score(value: float | None) -> str | None:

@@ -52,8 +52,11 @@ def build_model(
 
 def evaluate(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="corpus.jsonl, queries.jsonl and qrels.tsv.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="DIR", help="corpus.jsonl, queries.jsonl and qrels.tsv [the sample corpus]."
+        ),
+    ] = None,
     limit_queries: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many queries.")
     ] = None,

@@ -1,11 +1,12 @@
 """Documents into passages that stand for themselves.
 
-A document is cut into runs at headings of level 1 and 2 (and at stretches that are no language).
-In a run, sentences and lines are the units, and the cheapest segmentation is found as a typesetter
-finds line breaks (Knuth and Plass 1981, https://doi.org/10.1002/spe.4380111102): a passage pays
-for the room it leaves empty, squared, so that a long paragraph is halved and leaves no small rest,
-and for the place of its first cut: little between blocks, more between the sentences of a
-paragraph, much within a sentence or just below a heading.
+A document is cut into runs at headings of level 1 and 2, at the ends of pages, and at stretches
+that are no language. In a run, sentences and lines are the units, and the cheapest segmentation
+is found as a typesetter finds line breaks (Knuth and Plass 1981,
+https://doi.org/10.1002/spe.4380111102): a passage pays for the room it leaves empty, squared, so
+that a long paragraph is halved and leaves no small rest, and for the place of its first cut:
+little between blocks, more between the sentences of a paragraph, much within a sentence or just
+below a heading.
 
 Tokens are counted once for each unit and summed, which is exact for tokenizers whose tokens do
 not span white space (WordPiece).
@@ -21,28 +22,17 @@ from itertools import accumulate
 from typing import Final, TypeAlias
 
 from ragdock.core.sentences import line_spans, sentence_spans
+from ragdock.core.spans import Span, divide_evenly, overlong_word_spans, page_walls
 from ragdock.types import Block, BlockKind, Chunk, PageSpan, ParsedDocument
 
-__all__ = ["CHUNKER_ID", "MAX_WORD_CHARACTERS", "chunk_document", "overlong_word_spans"]
+__all__ = ["CHUNKER_ID", "chunk_document"]
 
 CHUNKER_ID: Final = "structure-1"
 """Names what this module does; goes into a collection's fingerprint with `max_tokens`."""
 
-MAX_WORD_CHARACTERS: Final = 1000
 MAX_CONTEXT_CHARACTERS: Final = 200
 
 CountTokens: TypeAlias = Callable[[str], int]
-Span: TypeAlias = tuple[int, int]
-
-# Scripts that write without white space: CJK, kana, hangul, full-width forms, Thai, Lao, Tibetan,
-# Burmese, Khmer and their neighbours.
-_SPACELESS: Final = (
-    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\u2e80-\u9fff"
-    "\ua980-\ua9ff\uaa60-\uaadf\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
-)
-_OVERLONG_WORD: Final = re.compile(
-    rf"[^\s,;|\"'<>(){{}}\[\]{_SPACELESS}]{{{MAX_WORD_CHARACTERS + 1},}}"
-)
 
 # What a cut before a unit costs, where an empty passage costs 1.
 _CUT_BLOCK: Final = 0.0
@@ -52,6 +42,9 @@ _CUT_LEAD_IN: Final = 0.2
 _CUT_SENTENCE: Final = 0.5
 _CUT_PIECE: Final = 0.8
 _CUT_BELOW_HEADING: Final = 1.5
+
+# The header row, with or without the row of dashes that Markdown puts below it.
+_TABLE_HEAD: Final = re.compile(r"[^\n]*(?:\n[\s|:+-]*)?")
 
 _PACKED_SECTIONS_FILL: Final = 0.6  # Passages of several small sections stay below this.
 _TINY_FRACTION: Final = 16  # Neighbours below max_tokens / 16 together are one unit.
@@ -103,8 +96,9 @@ def chunk_document(
     """Cut a document into passages of at most `max_tokens`, their context included.
 
     Passages ascend, are stretches of the document without white space around them, and cover all
-    its text but overlong words (`overlong_word_spans`). None contains a heading of level 1 or 2
-    other than at its beginning. With `overlap_sentences` > 0 a passage repeats so many units of
+    its text but overlong words (`spans.overlong_word_spans`). None contains a heading of level 1
+    or 2 other than at its beginning, and none goes on over the end of a page, except with the
+    sentence that began there. With `overlap_sentences` > 0 a passage repeats so many units of
     the passage before it, unless a heading or a quarter of `max_tokens` lies between.
     """
     chunker = _Chunker(parsed, max_tokens, count_tokens, overlap_sentences)
@@ -115,11 +109,6 @@ def chunk_document(
             text = parsed.text[start:end]
             chunks.append(Chunk(len(chunks), start, end, text, context, page))
     return tuple(chunks)
-
-
-def overlong_word_spans(text: str) -> list[Span]:
-    """Spans of words above 1,000 characters in scripts that use white space: base64 and such."""
-    return [match.span() for match in _OVERLONG_WORD.finditer(text)]
 
 
 def _page_at(pages: Sequence[PageSpan], start: int) -> int | None:
@@ -137,7 +126,12 @@ class _Chunker:
         self.max_tokens = max_tokens
         self.count = count_tokens
         self.overlap = overlap
-        self.dropped = overlong_word_spans(parsed.text)
+        # Nothing crosses these: stretches that are dropped, and (empty) the ends of pages.
+        self.walls = sorted(
+            overlong_word_spans(parsed.text) + page_walls(parsed.text, parsed.pages)
+        )
+        self.next_wall = 0
+        self.behind_wall = False
         self.path: list[tuple[int, str]] = []
         self.contexts: dict[tuple[str, ...], tuple[str, int]] = {}
 
@@ -153,11 +147,12 @@ class _Chunker:
                 run.clear()
             if heading:
                 self._descend(block)
-            for number, fragment in enumerate(self._fragments(block.start, block.end)):
-                if number > 0:
+            for start, end in self._fragments(block.start, block.end):
+                if self.behind_wall:
                     yield run.units
                     run.clear()
-                self._append(run, block, *fragment)
+                    self.behind_wall = False
+                self._append(run, block, start, end)
         yield run.units
 
     def _descend(self, block: Block) -> None:
@@ -166,14 +161,20 @@ class _Chunker:
         self.path.append((block.level, _squeeze(block.label)))
 
     def _fragments(self, start: int, end: int) -> Iterator[Span]:
-        """The block's span without overlong words, which are hard boundaries."""
-        index = bisect_right(self.dropped, start, key=lambda span: span[1])
-        while index < len(self.dropped) and self.dropped[index][0] < end:
-            dropped_start, dropped_end = self.dropped[index]
-            yield start, max(start, dropped_start)
-            start = min(end, dropped_end)
-            index += 1
-        yield start, end
+        """The stretches of a block between walls; `behind_wall` tells of one before each."""
+        while self.next_wall < len(self.walls):
+            wall_start, wall_end = self.walls[self.next_wall]
+            if wall_start >= end:
+                break
+            if wall_start > start:
+                yield start, wall_start
+            self.behind_wall = True
+            start = max(start, min(end, wall_end))
+            if wall_end > end:
+                break
+            self.next_wall += 1
+        if start < end:
+            yield start, end
 
     def _append(self, run: _Run, block: Block, start: int, end: int) -> None:
         tiny = self.max_tokens // _TINY_FRACTION
@@ -221,11 +222,16 @@ class _Chunker:
 
     @staticmethod
     def _cut_within(kind: BlockKind, text: str, end: int, start: int) -> float:
-        if kind is BlockKind.PARAGRAPH or kind is BlockKind.HEADING:
+        """The cost of a cut between units that end and start at these places of a block."""
+        if kind in (BlockKind.PARAGRAPH, BlockKind.HEADING):
             return _CUT_SENTENCE
         if kind is BlockKind.LIST:
             return _CUT_LINE if "\n" in text[end:start] else _CUT_SENTENCE
-        return _CUT_BLANK_LINE if text.count("\n", end, start) > 1 else _CUT_LINE
+        if kind is BlockKind.TABLE and _TABLE_HEAD.fullmatch(text, 0, end):
+            return _CUT_BELOW_HEADING
+        if text.count("\n", end, start) > 1:
+            return _CUT_BLANK_LINE
+        return _CUT_LEAD_IN if text[end - 1 : end] in ("{", "(", "[", ":") else _CUT_LINE
 
     def _divide(
         self, start: int, end: int, limit: int, part_limit: int
@@ -246,7 +252,7 @@ class _Chunker:
                 # A little more than needed: parts differ in how dense their tokens are.
                 n_parts = min(length, max(2, -(-n_tokens * 21 // (limit * 20))))
             limit = part_limit
-            stack.extend(reversed(_divide_evenly(self.text, a, b, n_parts)))
+            stack.extend(reversed(divide_evenly(self.text, a, b, n_parts)))
 
     # Contexts
 
@@ -328,42 +334,6 @@ class _Chunker:
         while first > max(0, cut - self.overlap) and not units[first - 1].heading:
             first -= 1
         return first if (sums[cut] - sums[first]) * 4 <= self.max_tokens else cut
-
-
-def _divide_evenly(text: str, start: int, end: int, n_parts: int) -> list[Span]:
-    """Cut at white space next to the even places, else at punctuation, else at the place."""
-    step = (end - start) / n_parts
-    parts: list[Span] = []
-    last = start
-    for number in range(1, n_parts):
-        aim = start + round(number * step)
-        low, high = max(last + 1, aim - int(step / 3)), min(end - 1, aim + int(step / 3))
-        if low > high:
-            continue
-        cut = _nearest(_SPACE, text, low, aim, high)
-        if cut is None:
-            cut = _nearest(_SOFT_BREAK, text, low, aim, high)
-        cut = aim if cut is None else cut
-        parts.append((last, cut))
-        last = cut
-    parts.append((last, end))
-    trimmed = (_trim(text, a, b) for a, b in parts)
-    return [(a, b) for a, b in trimmed if a < b]
-
-
-_SPACE: Final = re.compile(r"\s+")
-_SOFT_BREAK: Final = re.compile(r"(?<=[,;:)\]}>/|&、，；：])(?=.)", re.DOTALL)
-
-
-def _nearest(pattern: re.Pattern[str], text: str, low: int, aim: int, high: int) -> int | None:
-    places = [match.start() for match in pattern.finditer(text, low, high)]
-    return min(places, key=lambda place: abs(place - aim)) if places else None
-
-
-def _trim(text: str, start: int, end: int) -> Span:
-    body = text[start:end]
-    start += len(body) - len(body.lstrip())
-    return start, start + len(body.strip())
 
 
 def _join_context(names: list[str], label: str) -> str:

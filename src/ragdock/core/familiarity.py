@@ -39,8 +39,8 @@ _FOREIGN: Final = _set(
     # Spanish, Portuguese, Italian, French, Catalan
     "de la el los las del que en un una por para su sus lo mas pero cuando donde quien cual cuanto "
     "es esta este hay sobre entre desde hasta os uma nao em na nos nas ao dos das com mais foi sao "
-    "eu meu minha di che non della dei delle gli nel nella sono perche dove quale quali mio mia il "
-    "le les est et dans pour qui pas au aux du ce cette ces avec sont il elle je vous nous comment "
+    "eu meu minha di che non della dei delle gli nel nella sono perche dove quale quali mio mia "
+    "le les est et dans pour qui pas au aux du ce cette ces avec sont elle je vous nous comment "
     "pourquoi quel quelle quels quelles mes "
     # German, Dutch
     "der das und ist von mit dem des ein eine einen einer einem fur nicht auf zu zum zur im wie "
@@ -52,7 +52,7 @@ _FOREIGN: Final = _set(
     # Polish, Turkish, Indonesian
     "nie jest sie na jak czy dlaczego jako przez oraz ve bir bu icin ile nasil neden nedir yang di "
     "untuk dengan itu adalah apa bagaimana mengapa saya dari"
-) - {"il"}  # Interleukins are "IL-6" in English.
+)
 
 
 def familiarity(text: str, tokens: WordPiece) -> float:

