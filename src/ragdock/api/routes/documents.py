@@ -13,14 +13,13 @@ from pydantic import TypeAdapter
 from starlette.responses import JSONResponse
 
 from ragdock.api.deps import CollectionQuery, DocumentId, GateOf, ServicesOf
+from ragdock.api.fields import DOCUMENT_ID, MetadataObject
 from ragdock.api.problems import problem, problem_responses
 from ragdock.api.schemas import (
-    DOCUMENT_ID,
     Accepted,
     AcceptedList,
     DocumentBody,
     DocumentList,
-    MetadataObject,
     TextDocuments,
     TextReplacement,
 )
