@@ -12,18 +12,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from ragdock.adapters.parsers import dispatch
 from ragdock.api.middleware import Envelope
 from support.http import assert_problem, inventory
 from support.serving import serving, until
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 JSON = {"Content-Type": "application/json"}
-
-formats = pytest.mark.skipif(
-    "pdf" not in (dispatch.__doc__ or "").lower() and not hasattr(dispatch, "PARSERS"),
-    reason="the parsers of PDF and DOCX are not merged",
-)
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +55,10 @@ def test_an_empty_file_is_refused(strict: TestClient) -> None:
     [
         ("utf8.txt", b"\xef\xbb\xbf\xc3\x28", "wrong_encoding"),
         ("nul.txt", b"text \x00\x00 more text", "binary"),
-        pytest.param("enc.pdf", (DATA / "encrypted.pdf").read_bytes(), "encrypted", marks=formats),
-        pytest.param(
-            "cut.pdf", (DATA / "handbook.pdf").read_bytes()[:900], "truncated", marks=formats
-        ),
-        pytest.param("scan.pdf", (DATA / "scan.pdf").read_bytes(), "no_text", marks=formats),
-        pytest.param("bomb.docx", b"", "bomb", marks=formats),
+        ("enc.pdf", (DATA / "encrypted.pdf").read_bytes(), "encrypted"),
+        ("cut.pdf", (DATA / "handbook.pdf").read_bytes()[:900], "truncated"),
+        ("scan.pdf", (DATA / "scan.pdf").read_bytes(), "no_text"),
+        ("bomb.docx", b"", "bomb"),
     ],
 )
 def test_unreadable_files_fail_with_a_reason(
@@ -395,6 +387,7 @@ def test_unknown_routes_and_methods(strict: TestClient) -> None:
     response = strict.get("/v1/ask")
     assert_problem(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
+    assert strict.patch("/v1/documents/a").headers["allow"] == "DELETE, GET, PUT"
     assert_problem(strict.delete("/health"), 405, "method_not_allowed")
 
 

@@ -1,7 +1,8 @@
-"""Promise 3: after a write or a delete is acknowledged, no cached answer from before it is served."""
+"""Promise 3: once a write or a delete is acknowledged, no older cached answer is served."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import httpx2
@@ -120,8 +121,6 @@ def test_reads_beside_writes_are_never_older_than_the_last_ack(
     tmp_path: Path, n_rounds: int
 ) -> None:
     """While readers keep asking, none sees an hour older than what was acknowledged before."""
-    import threading
-
     with serving(tmp_path / "data") as client:
         put(client, 0)
         acknowledged = [0]

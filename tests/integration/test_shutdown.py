@@ -30,7 +30,7 @@ def in_background(call: Any) -> tuple[threading.Thread, list[Any]]:
     def work() -> None:
         try:
             results.append(call())
-        except Exception as exc:
+        except httpx2.TransportError as exc:
             results.append(exc)
 
     thread = threading.Thread(target=work)

@@ -70,9 +70,10 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
         # A later release traces with OpenTelemetry; until then its hooks only cost time.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    for module in (health, collections, documents, jobs, search):
-        app.include_router(module.router)
-    install_problem_handlers(app)
+    routers = [module.router for module in (health, collections, documents, jobs, search)]
+    for router in routers:
+        app.include_router(router)
+    install_problem_handlers(app, [route for router in routers for route in router.routes])
     app.add_middleware(Envelope, max_body_bytes=settings.max_request_mb * 2**20)
     _complete_schema(app)
     return app

@@ -6,8 +6,8 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Path, Query, Request
 
+from ragdock.api.fields import DOCUMENT_ID, NAME
 from ragdock.api.gate import Gate
-from ragdock.api.schemas import DOCUMENT_ID, NAME
 from ragdock.bootstrap import Services
 
 __all__ = ["CollectionName", "CollectionQuery", "DocumentId", "GateOf", "ServicesOf", "wants_fresh"]

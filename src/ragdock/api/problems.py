@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match
 
 from ragdock.api.schemas import Problem
 from ragdock.errors import (
@@ -93,8 +95,8 @@ def problem_of(exc: RagdockError) -> Response:
     return problem(status, exc.code, str(exc), errors=errors, headers=headers)
 
 
-def install_problem_handlers(app: FastAPI) -> None:
-    """Make every error of the app a problem document."""
+def install_problem_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Make every error of the app a problem document; `routes` are those that it serves."""
 
     @app.exception_handler(RagdockError)
     async def _ours(_: Request, exc: RagdockError) -> Response:
@@ -105,11 +107,21 @@ def install_problem_handlers(app: FastAPI) -> None:
         return invalid(exc.errors())
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, exc: HTTPException) -> Response:
+    async def _http(request: Request, exc: HTTPException) -> Response:
         code = _HTTP_CODES.get(exc.status_code, "http_error")
-        return problem(
-            exc.status_code, code, str(exc.detail), headers=dict(exc.headers or {}) or None
-        )
+        headers = dict(exc.headers or {})
+        if exc.status_code == 405:
+            # The router names the methods of the first route of this path, and not of all.
+            headers["Allow"] = ", ".join(_methods(routes, request))
+        return problem(exc.status_code, code, str(exc.detail), headers=headers or None)
+
+
+def _methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
+    found: set[str] = set()
+    for route in routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 def invalid(found: Any) -> Response:

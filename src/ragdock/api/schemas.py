@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field
 
-from ragdock.core.filters import MAX_KEY_CHARACTERS
+from ragdock.api.fields import (
+    DocumentId,
+    FileName,
+    FilterObject,
+    MetadataObject,
+    Name,
+    Question,
+    Text,
+    TopK,
+)
 from ragdock.types import Collection, Document, Job, JobState
 
 __all__ = [
-    "DOCUMENT_ID",
-    "NAME",
     "Accepted",
     "AcceptedList",
     "AskAnswer",
@@ -30,64 +37,6 @@ __all__ = [
     "SearchResult",
     "TextDocument",
     "TextDocuments",
-]
-
-MAX_METADATA_CHARACTERS: Final = 4096
-MAX_METADATA_ITEMS: Final = 256
-MAX_NUMBER: Final = 2**53  # Beyond it a JSON number isn't the same number for everyone (RFC 8259).
-NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-DOCUMENT_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._~:@-]{0,199}$"
-
-Name = Annotated[str, Field(pattern=NAME, examples=["default"])]
-DocumentId = Annotated[str, Field(pattern=DOCUMENT_ID)]
-FilterObject = Annotated[
-    dict[str, Any],
-    Field(
-        description="Conditions on metadata, all of which must hold: a value, a list of values, or "
-        "an object of eq, ne, in, gt, gte, lt, lte, exists.",
-        examples=[{"year": {"gte": 2024}, "team": ["ops", "legal"]}],
-    ),
-]
-
-
-def _is_text(value: object) -> bool:
-    if not isinstance(value, str) or len(value) > MAX_METADATA_CHARACTERS:
-        return False
-    return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _metadata_value(value: Any) -> Any:
-    # One sentence instead of the five that a union's members would say.
-    if isinstance(value, list):
-        fits = len(value) <= MAX_METADATA_ITEMS and all(map(_is_text, value))
-    elif isinstance(value, int | float):
-        fits = abs(value) < MAX_NUMBER  # False for NaN as well; true and false are 1 and 0.
-    else:
-        fits = _is_text(value)
-    if not fits:
-        raise ValueError(
-            f"not a string of up to {MAX_METADATA_CHARACTERS} characters, a number below 2**53, a "
-            f"boolean, or a list of up to {MAX_METADATA_ITEMS} strings"
-        )
-    return value
-
-
-MetadataValue = Annotated[
-    Any,
-    PlainValidator(
-        _metadata_value,
-        json_schema_input_type=Annotated[str, Field(max_length=MAX_METADATA_CHARACTERS)]
-        | Annotated[float, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
-        | bool
-        | Annotated[
-            list[Annotated[str, Field(max_length=MAX_METADATA_CHARACTERS)]],
-            Field(max_length=MAX_METADATA_ITEMS),
-        ],
-    ),
-]
-MetadataObject = Annotated[
-    dict[Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARACTERS)], MetadataValue],
-    Field(description="Flat: strings, numbers, booleans, lists of strings.", max_length=64),
 ]
 
 
@@ -156,17 +105,17 @@ class CollectionList(_Out):
 class TextDocument(_In):
     """A document given as text."""
 
-    text: Annotated[str, Field(min_length=1)]
+    text: Text
     id: DocumentId | None = None
-    filename: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    filename: FileName | None = None
     metadata: MetadataObject = Field(default_factory=dict)
 
 
 class TextReplacement(_In):
     """A document's new text."""
 
-    text: Annotated[str, Field(min_length=1)]
-    filename: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    text: Text
+    filename: FileName | None = None
     metadata: MetadataObject = Field(default_factory=dict)
 
 
@@ -331,9 +280,9 @@ class JobList(_Out):
 class SearchRequest(_In):
     """What to search for."""
 
-    query: Annotated[str, Field(min_length=1, examples=["when does the ferry leave"])]
+    query: Annotated[Question, Field(examples=["when does the ferry leave"])]
     collection: Name = "default"
-    top_k: Annotated[int, Field(ge=1, le=100)] | None = None
+    top_k: TopK | None = None
     mode: Literal["hybrid", "lexical", "dense"] = "hybrid"
     filters: FilterObject | None = None
 
@@ -341,9 +290,9 @@ class SearchRequest(_In):
 class AskRequest(_In):
     """What to answer."""
 
-    question: Annotated[str, Field(min_length=1, examples=["When does the last ferry leave?"])]
+    question: Annotated[Question, Field(examples=["When does the last ferry leave?"])]
     collection: Name = "default"
-    top_k: Annotated[int, Field(ge=1, le=100)] | None = None
+    top_k: TopK | None = None
     filters: FilterObject | None = None
     stream: bool = False
 

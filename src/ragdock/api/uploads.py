@@ -12,10 +12,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
+from ragdock.api.fields import DocumentId, MetadataObject
 from ragdock.api.gate import Gate
 from ragdock.api.schemas import (
-    DocumentId,
-    MetadataObject,
     TextDocument,
     TextDocuments,
     TextReplacement,

@@ -117,6 +117,8 @@ class Readiness:
 
     def report(self) -> Report:
         """Ask; side by side, so that the slowest decides, and none longer than the deadline."""
+        if not self._askers:
+            return Report(())
         checks: list[Check | None] = [None] * len(self._askers)
 
         def ask(index: int) -> None:

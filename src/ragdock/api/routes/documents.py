@@ -9,12 +9,13 @@ from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import TypeAdapter
 from starlette.responses import JSONResponse
 
 from ragdock.api.deps import CollectionQuery, DocumentId, GateOf, ServicesOf
+from ragdock.api.fields import DOCUMENT_ID, MetadataObject
 from ragdock.api.problems import problem, problem_responses
 from ragdock.api.schemas import (
-    DOCUMENT_ID,
     Accepted,
     AcceptedList,
     DocumentBody,
@@ -39,21 +40,24 @@ __all__ = ["router"]
 _UNFINISHED: Final = (JobState.PENDING, JobState.PROCESSING)
 _FIRST_LOOK_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.2
+_METADATA: Final = TypeAdapter(MetadataObject).json_schema()
 _FILES: Final = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["file"],
     "properties": {
         "file": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
-        "metadata": {"type": "string", "description": "A JSON object for all files."},
+        "metadata": _METADATA | {"description": "A JSON object, for all files."},
         "id": {"type": "string", "pattern": DOCUMENT_ID, "description": "With one file only."},
     },
 }
 _FILE: Final = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["file"],
     "properties": {
         "file": {"type": "string", "format": "binary"},
-        "metadata": {"type": "string", "description": "A JSON object."},
+        "metadata": _METADATA | {"description": "A JSON object."},
     },
 }
 

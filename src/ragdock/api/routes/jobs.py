@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from ragdock.api.deps import GateOf, ServicesOf
+from ragdock.api.fields import NAME
 from ragdock.api.problems import problem_responses
-from ragdock.api.schemas import NAME, JobBody, JobList
+from ragdock.api.schemas import JobBody, JobList
 from ragdock.types import JobState
 
 __all__ = ["router"]

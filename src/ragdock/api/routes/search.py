@@ -26,6 +26,15 @@ from ragdock.settings import Settings
 __all__ = ["router"]
 
 _PROBLEMS: Final = problem_responses(400, 404, 409, 413, 422, 503)
+_EVENT: Final = {
+    "type": "object",
+    "description": "One event of the stream; its data is a JSON text.",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["delta", "reset", "done", "error"]},
+        "data": {"type": "string"},
+    },
+}
 _CACHE_HEADER: Final = {
     "X-Cache": {"schema": {"type": "string"}, "description": "hit, miss or bypass"}
 }
@@ -63,7 +72,7 @@ async def search(
     responses={
         200: {
             "headers": _CACHE_HEADER,
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
             "description": "The answer; with `stream`, server-sent events delta, reset, done, "
             "error, where done carries the same object.",
         },
