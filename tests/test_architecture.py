@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -160,6 +161,25 @@ def test_each_foreign_package_stays_in_its_place() -> None:
             if not any(here == place or here.startswith(f"{place}/") for place in places):
                 wrong.append(f"{here}:{line} imports {package}, allowed in {places}")
     assert not wrong
+
+
+NOT_IMPORTED = {
+    "httptools": "uvicorn is told to use it",
+    "packaging": "onnxruntime.quantization imports it",
+    "python-multipart": "Starlette imports it for forms",
+    "uvloop": "uvicorn is told to use it",
+    "mammoth": "waits for the next lock to leave",
+}
+
+
+def test_every_dependency_is_used() -> None:
+    """What pyproject.toml asks for is imported somewhere, or listed with the reason why not."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["model"]]
+    names = {re.split(r"[<>=\[;]", item)[0] for item in wanted}
+    imported = {name.split(".")[0] for path in modules() for name, _ in imports(path)}
+    unused = {name for name in names if name.replace("-", "_") not in imported}
+    assert unused <= NOT_IMPORTED.keys()
 
 
 def test_core_is_pure() -> None:

@@ -19,6 +19,7 @@ import yaml
 from ragdock import __version__
 from ragdock.adapters.metrics.prometheus import METRICS
 from ragdock.settings import Settings
+from support.models import model_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -328,19 +329,11 @@ def test_examples_are_there() -> None:
     assert '"quote": ' in readme
 
 
-def built_model() -> Path:
-    """The model's directory; skips the test where it wasn't built."""
-    models = Path(os.environ.get("RAG_MODEL_DIR") or ROOT / "models").resolve()
-    if not (models / "manifest.json").exists():
-        pytest.skip("no embedding model: run `make serve` once, or set RAG_MODEL_DIR")
-    return models
-
-
 @pytest.mark.model
 def test_examples_print_what_the_docs_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every example of the docs, run against a real server, prints what stands below it."""
     examples = script("examples")
-    monkeypatch.setenv("RAG_MODEL_DIR", str(built_model()))
+    monkeypatch.setenv("RAG_MODEL_DIR", str(model_dir().resolve()))
     for page in examples.pages():
         written = page.read_text(encoding="utf-8")
         with examples.server() as (url, directory):
@@ -376,7 +369,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
         cwd=ROOT,
         env={
             "PATH": os.environ["PATH"],
-            "RAG_MODEL_DIR": str(built_model()),
+            "RAG_MODEL_DIR": str(model_dir().resolve()),
             "TMPDIR": str(tmp_path),
         },
         capture_output=True,
