@@ -368,6 +368,6 @@ def test_time_is_linear(unit: str) -> None:
         Block(m.start(), m.end(), BlockKind.PARAGRAPH)
         for m in re.finditer(r"\S(?:(?!\n\n).)*", text, re.DOTALL)
     ]
-    begin = time.perf_counter()
+    begin = time.thread_time()
     chunk_document(ParsedDocument(text, tuple(blocks)), count_tokens=words)
-    assert time.perf_counter() - begin < 4.0
+    assert time.thread_time() - begin < 4.0

@@ -90,11 +90,11 @@ def test_a_marker_has_a_longest_form() -> None:
 
 def test_hostile_text_takes_linear_time() -> None:
     """Brackets, backticks or numbers in great numbers are read in a moment."""
-    started = time.perf_counter()
+    started = time.thread_time()
     for text in ("[" * 2**16, "`[1]`" * 2**14, "[1, " * 2**15, "``" * 2**16, " [1]" * 2**14):
         clean(text, 3)
     # Linear: half a second. When each character sliced the buffer, it was half a minute.
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_strip_markers_removes_all() -> None:

@@ -106,6 +106,6 @@ def test_a_few_greek_letters_hardly_matter() -> None:
 def test_long_texts_cost_little() -> None:
     """Only the start is read, so a megabyte costs no more than a page."""
     text = "The quick brown fox jumps over the lazy dog. " * 25_000
-    started = time.perf_counter()
+    started = time.thread_time()
     familiarity(text, RECORDED)
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0
