@@ -89,6 +89,13 @@ class Store(Protocol):
         """`<collection id>:<generation>`, cheap: changes with every change of the collection."""
         ...
 
+    def peek_state_key(self, name: str) -> str | None:
+        """The state key if it can be told in microseconds, without waiting for anything, else None.
+
+        The only method that may be called on the event loop.
+        """
+        ...
+
     # Ledger
     def accept(self, collection: str, uploads: Sequence[Upload]) -> tuple[Job, ...]:
         """Make the uploads durable, all or none: when this returns they survive a crash.
@@ -229,6 +236,10 @@ class Cache(Protocol):
 
     def get(self, key: str) -> bytes | None:
         """The value, or None: absent, expired or unreachable."""
+        ...
+
+    def peek(self, key: str) -> bytes | None:
+        """The value if it is in this process, else None; never waits, so the event loop may ask."""
         ...
 
     def set(self, key: str, value: bytes, ttl_seconds: int) -> None:

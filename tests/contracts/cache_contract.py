@@ -28,6 +28,12 @@ class CacheContract(ABC):
             cache.set(f"rag:v1:test:{number}", value, 60)
             assert cache.get(f"rag:v1:test:{number}") == value
 
+    def test_peeking_tells_the_value_or_nothing(self, cache: Cache) -> None:
+        """What is told without waiting is what was kept, or nothing."""
+        assert cache.peek("p") is None
+        cache.set("p", b"1", 60)
+        assert cache.peek("p") in (None, b"1")
+
     def test_the_last_value_wins(self, cache: Cache) -> None:
         """Setting a key again replaces its value."""
         cache.set("rag:v1:test:k", b"one", 60)

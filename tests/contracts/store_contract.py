@@ -160,7 +160,7 @@ class CollectionsContract(_Base):
         keys = [store.state_key("c")]
 
         def changed() -> bool:
-            keys.append(store.state_key("c"))
+            keys.append(store.state_key("p"))
             return keys[-1] != keys[-2]
 
         store.accept("c", [upload("d", "one"), upload("e", "two"), upload("f", "three")])
@@ -198,7 +198,7 @@ class CollectionsContract(_Base):
         """What one handle wrote another reads: collections, documents, ledger, contents."""
         put(store, "d", "apples and pears", year=2020)
         (pending,) = store.accept("c", [upload("e", "later")])
-        expected = (store.collections(), store.documents("c"), store.jobs(), store.state_key("c"))
+        expected = (store.collections(), store.documents("c"), store.jobs(), store.state_key("p"))
         store.close()
         again = open_store()
         assert (again.collections(), again.documents("c"), again.jobs(), again.state_key("c")) == (
@@ -249,6 +249,20 @@ class CollectionsContract(_Base):
             thread.join(10.0)
             assert not thread.is_alive()
         assert unexpected == []
+
+    def test_peeking_tells_the_same_state_or_nothing(self, store: Store, open_store: OpenStore) -> None:
+        """What a store can tell without waiting equals what it tells with, after every change."""
+        other = open_store()
+        assert store.peek_state_key("nowhere") is None
+        store.create_collection("p", EMBEDDER.id, DIM)
+        for text in ("one", "two"):
+            put(other, "d", text, collection="p")
+            assert store.peek_state_key("p") in (None, store.state_key("p"))
+        other.drop_collection("p")
+        assert store.peek_state_key("p") is None
+        store.create_collection("p", EMBEDDER.id, DIM)
+        assert store.peek_state_key("p") in (None, store.state_key("p"))
+
 
 
 class LedgerContract(_Base):

@@ -70,7 +70,8 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
         # A later release traces with OpenTelemetry; until then its hooks only cost time.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    routers = [module.router for module in (health, collections, documents, jobs, search)]
+    # In order of use: the first that matches is taken, and each that doesn't costs some time.
+    routers = [module.router for module in (search, health, collections, documents, jobs)]
     for router in routers:
         app.include_router(router)
     install_problem_handlers(app, [route for router in routers for route in router.routes])

@@ -10,7 +10,15 @@ from ragdock.api.fields import DOCUMENT_ID, NAME
 from ragdock.api.gate import Gate
 from ragdock.bootstrap import Services
 
-__all__ = ["CollectionName", "CollectionQuery", "DocumentId", "GateOf", "ServicesOf", "wants_fresh"]
+__all__ = [
+    "CollectionName",
+    "CollectionQuery",
+    "DocumentId",
+    "GateOf",
+    "ServicesOf",
+    "state_of",
+    "wants_fresh",
+]
 
 
 async def _services(request: Request) -> Services:
@@ -26,6 +34,12 @@ GateOf = Annotated[Gate, Depends(_gate)]
 CollectionName = Annotated[str, Path(pattern=NAME, description="The collection's name.")]
 CollectionQuery = Annotated[str, Query(pattern=NAME, description="The collection's name.")]
 DocumentId = Annotated[str, Path(pattern=DOCUMENT_ID, description="The document's id.")]
+
+
+def state_of(request: Request) -> tuple[Services, Gate]:
+    """The same two without FastAPI's resolution, for routes that answer in microseconds."""
+    state = request.app.state
+    return state.services, state.gate
 
 
 def wants_fresh(request: Request) -> bool:

@@ -84,6 +84,7 @@ class Answerer:
         self._cache = cache
         self._metrics = metrics
         self._min_score = min_score
+        self._method = (self.generator_id, PROMPT_ID, min_score)
 
     @property
     def generator_id(self) -> str:
@@ -99,6 +100,11 @@ class Answerer:
             return _dumped(draft.answer, timings), draft.keep
 
         return self._cache.get("answer", self._key(query), compute, bypass=bypass)
+
+    def peek(self, query: Query) -> bytes | None:
+        """What `ask` would answer, if that is known without waiting; for the event loop."""
+        key = self._retriever.peek_key("answer", query, *self._method)
+        return None if key is None else self._cache.peek("answer", key)
 
     def stream(self, query: Query, *, bypass: bool = False) -> Iterator[StreamEvent]:
         """The answer in pieces, then whole; a cached one comes in one piece."""
@@ -232,7 +238,7 @@ class Answerer:
         )
 
     def _key(self, query: Query) -> str:
-        return self._retriever.key("answer", query, self.generator_id, PROMPT_ID, self._min_score)
+        return self._retriever.key("answer", query, *self._method)
 
     def _count(self, answer: Answer) -> None:
         result = "grounded" if answer.grounded else "unknown"

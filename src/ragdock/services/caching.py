@@ -71,6 +71,13 @@ class JsonCache:
         self._metrics.count("cache", kind=kind, result="miss" if value is None else "hit")
         return value
 
+    def peek(self, kind: str, key: str) -> bytes | None:
+        """The JSON text if it is in this process; only a hit is counted, for a look-up follows."""
+        value = self._cache.peek(key) if self._ttl_seconds else None
+        if value is not None:
+            self._metrics.count("cache", kind=kind, result="hit")
+        return value
+
     def save(self, key: str, value: bytes) -> None:
         """Keep a JSON text."""
         if self._ttl_seconds:

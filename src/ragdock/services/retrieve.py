@@ -90,6 +90,8 @@ class Retriever:
         self._profile = profile
         self._fingerprint = fingerprint
         self._n_candidates = n_candidates
+        # Whatever else decides what a search finds.
+        self._method = (__version__, fingerprint, asdict(profile), n_candidates)
         self._vectors: OrderedDict[str, Vector] = OrderedDict()
         self._vectors_lock = threading.Lock()
 
@@ -110,19 +112,29 @@ class Retriever:
         The generation is read before the content. What a write changes in between is kept under
         the older key, which nobody asks for who came after that write: too new is harmless.
         """
+        return self._key(self._store.state_key(query.collection), kind, query, *more)
+
+    def _key(self, state_key: str, kind: str, query: Query, *more: object) -> str:
         return cache_key(
             kind,
-            __version__,
-            self._store.state_key(query.collection),
-            self._fingerprint,
-            asdict(self._profile),
-            self._n_candidates,
+            self._method,
+            state_key,
             normalised(query.text),
             query.top_k,
             query.mode,
             [[c.key, c.op, c.value, type(c.value).__name__] for c in query.where],
             *more,
         )
+
+    def peek(self, query: Query) -> bytes | None:
+        """What `search` would answer, if that is known without waiting; for the event loop."""
+        key = self.peek_key("search", query)
+        return None if key is None else self._cache.peek("search", key)
+
+    def peek_key(self, kind: str, query: Query, *more: object) -> str | None:
+        """The key if it is known without waiting."""
+        state_key = self._store.peek_state_key(query.collection)
+        return None if state_key is None else self._key(state_key, kind, query, *more)
 
     def retrieve(
         self, query: Query, timings: Timings, *, n_candidates: int | None = None

@@ -33,6 +33,10 @@ class MemoryCache:
             self._entries.move_to_end(key)
             return entry[1]
 
+    def peek(self, key: str) -> bytes | None:
+        """The value while it lives: all of it is in this process."""
+        return self.get(key)
+
     def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
         """Keep the value, pushing out the least recently used."""
         if len(value) * 8 > self._max_bytes or ttl_seconds <= 0:
@@ -63,6 +67,10 @@ class NullCache:
     """`Cache` that keeps nothing."""
 
     def get(self, key: str) -> bytes | None:  # noqa: ARG002 (the Protocol's signature)
+        """Nothing."""
+        return None
+
+    def peek(self, key: str) -> bytes | None:  # noqa: ARG002 (the Protocol's signature)
         """Nothing."""
         return None
 

@@ -68,6 +68,10 @@ class RedisCache:
         value = self._guarded(lambda: self._client.get(key))
         return value if isinstance(value, bytes) else None
 
+    def peek(self, key: str) -> bytes | None:  # noqa: ARG002 (the Protocol's signature)
+        """Nothing: Redis is a network away."""
+        return None
+
     def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
         """Keep the value if Redis can be reached."""
         if ttl_seconds > 0:

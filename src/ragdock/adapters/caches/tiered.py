@@ -34,6 +34,10 @@ class TieredCache:
                 self._near.set(key, value, self._near_ttl_seconds)
         return value
 
+    def peek(self, key: str) -> bytes | None:
+        """The near one's value."""
+        return self._near.peek(key)
+
     def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
         """Keep it in both."""
         self._near.set(key, value, min(ttl_seconds, self._near_ttl_seconds))

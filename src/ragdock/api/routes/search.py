@@ -12,7 +12,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
-from ragdock.api.deps import GateOf, ServicesOf, wants_fresh
+from ragdock.api.deps import state_of, wants_fresh
 from ragdock.api.problems import problem, problem_of, problem_responses
 from ragdock.api.schemas import AskAnswer, AskRequest, SearchRequest, SearchResult
 from ragdock.core.filters import parse_filter
@@ -49,11 +49,10 @@ router = APIRouter(prefix="/v1", tags=["search"])
     response_model=SearchResult,
     responses={200: {"headers": _CACHE_HEADER}, **_PROBLEMS},
 )
-async def search(
-    body: SearchRequest, request: Request, services: ServicesOf, gate: GateOf
-) -> Response:
+async def search(body: SearchRequest, request: Request) -> Response:
     """The passages that fit the query best, with the scores that explain their order."""
     start = time.perf_counter()
+    services, gate = state_of(request)
     query = Query(
         text=_checked(body.query, "query", services.settings),
         collection=body.collection,
@@ -61,8 +60,12 @@ async def search(
         mode=body.mode,
         where=parse_filter(body.filters, field="body.filters"),
     )
-    value, cache = await gate.run(services.retriever.search, query, bypass=wants_fresh(request))
     head = {"query": body.query, "collection": body.collection, "mode": body.mode}
+    fresh = wants_fresh(request)
+    known = None if fresh else services.retriever.peek(query)
+    if known is not None:
+        return _response(head, known, "hit", start)
+    value, cache = await gate.run(services.retriever.search, query, bypass=fresh)
     return _response(head, value, cache, start)
 
 
@@ -79,9 +82,10 @@ async def search(
         **_PROBLEMS,
     },
 )
-async def ask(body: AskRequest, request: Request, services: ServicesOf, gate: GateOf) -> Response:
+async def ask(body: AskRequest, request: Request) -> Response:
     """An answer from the collection's documents, with the citations that prove it."""
     start = time.perf_counter()
+    services, gate = state_of(request)
     query = Query(
         text=_checked(body.question, "question", services.settings),
         collection=body.collection,
@@ -99,6 +103,10 @@ async def ask(body: AskRequest, request: Request, services: ServicesOf, gate: Ga
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
+    # What is in this process is answered here: the way into a thread and back costs twice as much.
+    known = None if fresh else services.answerer.peek(query)
+    if known is not None:
+        return _response(head, known, "hit", start)
     value, cache = await gate.run(services.answerer.ask, query, bypass=fresh)
     return _response(head, value, cache, start)
 

@@ -28,6 +28,7 @@ from ragdock.adapters.stores.sqlite.files import OpenFiles
 from ragdock.adapters.stores.sqlite.ledger import Ledger
 from ragdock.adapters.stores.sqlite.migrations import CATALOGUE
 from ragdock.adapters.stores.sqlite.owners import Owners
+from ragdock.adapters.stores.sqlite.peek import Peeker
 from ragdock.errors import (
     ConfigurationError,
     ConflictError,
@@ -65,11 +66,13 @@ class SqliteStore:
         self._catalogue = Database(directory / "catalogue.db", CATALOGUE, cache_mb=4)
         self._owners = Owners(directory / "owners")
         self._ledger = Ledger(self._catalogue, self._owners)
+        self._peeker = Peeker(directory / "catalogue.db", self._path_of)
         self._files = OpenFiles(self._open_file)
         self._remove_orphans()
 
     def close(self) -> None:
         """Close every file."""
+        self._peeker.close()
         self._files.close()
         self._catalogue.close()
         self._owners.close()
@@ -139,6 +142,7 @@ class SqliteStore:
         with self._catalogue.write() as connection:
             connection.execute("DELETE FROM collections WHERE id = ?", (collection_id,))
         self._files.discard(lambda key: key != collection_id)
+        self._peeker.forget()
         self._remove_file(collection_id)
         self._catalogue.give_back_space()
 
@@ -147,6 +151,10 @@ class SqliteStore:
         row = self._row(name)
         with self._using(row) as file:
             return f"{row[0]}:{file.generation()}"
+
+    def peek_state_key(self, name: str) -> str | None:
+        """The state key when it can be told without waiting, else None."""
+        return self._peeker.state_key(name)
 
     def _row(self, name: str, collection_id: str | None = None) -> _Row:
         """The collection of that name, which must be the one of that id, if one is given."""
@@ -162,6 +170,9 @@ class SqliteStore:
             field="collection",
             code="collection_not_found",
         )
+
+    def _path_of(self, collection_id: str) -> Path:
+        return self._files_directory / f"{collection_id}.db"
 
     @contextmanager
     def _using(self, row: _Row) -> Iterator[CollectionFile]:
@@ -186,7 +197,7 @@ class SqliteStore:
     def _collection_file(self, row: _Row, *, create: bool) -> CollectionFile:
         collection_id, name, fingerprint, dim, created_at = row
         return CollectionFile(
-            self._files_directory / f"{collection_id}.db",
+            self._path_of(collection_id),
             name=name,
             collection_id=collection_id,
             fingerprint=fingerprint,
