@@ -77,7 +77,7 @@ LIMITS = st.sampled_from([8, 32, 64, 200])
 
 
 @given(documents(), LIMITS, st.integers(0, 2))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_chunks_are_stretches_of_the_text(
     parsed: ParsedDocument, max_tokens: int, overlap: int
 ) -> None:
@@ -98,7 +98,7 @@ def test_chunks_are_stretches_of_the_text(
 
 
 @given(documents(), LIMITS, st.integers(0, 2))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_chunks_keep_the_limit(parsed: ParsedDocument, max_tokens: int, overlap: int) -> None:
     """Context and text together never have more tokens than allowed."""
     for chunk in chunk_document(
@@ -108,7 +108,7 @@ def test_chunks_keep_the_limit(parsed: ParsedDocument, max_tokens: int, overlap:
 
 
 @given(documents(), LIMITS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_chunks_cover_the_text(parsed: ParsedDocument, max_tokens: int) -> None:
     """What lies between chunks is white space."""
     last = 0
@@ -119,7 +119,7 @@ def test_chunks_cover_the_text(parsed: ParsedDocument, max_tokens: int) -> None:
 
 
 @given(documents(), LIMITS, st.integers(0, 2))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_chunks_do_not_cross_sections(
     parsed: ParsedDocument, max_tokens: int, overlap: int
 ) -> None:
@@ -136,7 +136,7 @@ def test_chunks_do_not_cross_sections(
 
 
 @given(documents(), LIMITS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_pages_are_where_chunks_start(parsed: ParsedDocument, max_tokens: int) -> None:
     """A chunk's page holds the chunk's first character."""
     pages = {page.number: page for page in parsed.pages}
@@ -146,7 +146,7 @@ def test_pages_are_where_chunks_start(parsed: ParsedDocument, max_tokens: int) -
 
 
 @given(documents(), LIMITS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_chunks_end_with_their_page(parsed: ParsedDocument, max_tokens: int) -> None:
     """A chunk goes beyond its page by no more than the sentence that began there."""
     for chunk in chunk_document(parsed, max_tokens=max_tokens, count_tokens=words):

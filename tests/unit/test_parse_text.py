@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ragdock.adapters.parsers import (
@@ -47,7 +47,8 @@ EXACT = [plain_text.parse, markdown.parse, source_code.parse, delimited.parse]
 
 @pytest.mark.parametrize("parse", EXACT)
 @given(st.lists(PIECES, max_size=40).map("".join))
-@settings(max_examples=150, deadline=None)
+@example('"\n')
+@settings(max_examples=80, deadline=None)
 def test_text_is_exact_and_covered(parse: Parse, source: str) -> None:
     """The text is the source, blocks ascend in it, and only white space lies between them."""
     parsed = parse(source.encode())

@@ -102,7 +102,7 @@ ALPHABET = st.sampled_from(
 
 
 @given(st.lists(ALPHABET, max_size=60).map("".join))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_spans_cover_all_but_white_space(text: str) -> None:
     """Spans ascend, are trimmed, don't overlap, and leave out nothing but white space."""
     last = 0
@@ -128,8 +128,14 @@ UNITS = [".", ". ", "Dr. ", "“", '."', "\n\t", "a\n", "a b ", "1) ", "e.g."]
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_time_is_linear(unit: str) -> None:
+<<<<<<< HEAD
     """200,000 characters of the worst material take less than two seconds."""
     text = unit * (200_000 // len(unit))
     begin = time.thread_time()
+=======
+    """100,000 characters of the worst material take less than two seconds."""
+    text = unit * (100_000 // len(unit))
+    begin = time.perf_counter()
+>>>>>>> parsers
     sentence_spans(text)
     assert time.thread_time() - begin < 2.0

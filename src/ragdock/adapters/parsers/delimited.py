@@ -52,7 +52,7 @@ def _rows(text: str) -> Iterator[tuple[int, int]]:
         end = len(text) if end < 0 else end
         quotes += text.count('"', at, end)
         n_lines += 1
-        if quotes % 2 and trust_quotes and end < len(text):
+        if quotes % 2 and trust_quotes and end + 1 < len(text):
             if n_lines < _MAX_ROW_LINES and end - start < _MAX_ROW_CHARACTERS:
                 at = end + 1
                 continue

@@ -63,10 +63,12 @@ class ParserPool:
         """End all children, also those at work; their callers get `UnavailableError`."""
         with self._lock:
             self._closed = True
-            children = [*self._idle, *self._busy]
+            idle = list(self._idle)
             self._idle.clear()
-        for child in children:
-            child.kill()
+            for child in self._busy:
+                child.kill()
+        for child in idle:
+            child.dispose()
 
     def _parse_in_child(self, content: bytes, filename: str, media_type: str) -> ParsedDocument:
         child = self._take()
@@ -95,13 +97,13 @@ class ParserPool:
                 if child.is_alive():
                     self._busy.add(child)
                     return child
-                child.kill()
+                child.dispose()
         child = ChildProcess(self._timeout_seconds, self._memory_mb)
         with self._lock:
             if not self._closed:
                 self._busy.add(child)
                 return child
-        child.kill()
+        child.dispose()
         raise _closed()
 
     def _give_back(self, child: ChildProcess) -> None:
@@ -110,12 +112,12 @@ class ParserPool:
             if not self._closed:
                 self._idle.append(child)
                 return
-        child.kill()
+        child.dispose()
 
     def _discard(self, child: ChildProcess) -> None:
         with self._lock:
             self._busy.discard(child)
-        child.kill()
+        child.dispose()
 
     def _explain(
         self, child: ChildProcess, death: ChildDiedError

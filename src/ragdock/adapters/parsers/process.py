@@ -42,7 +42,7 @@ class ChildDiedError(Exception):
 
 
 class ChildProcess:
-    """One child; used by one thread at a time, but `kill` may come from any."""
+    """One child, used by one thread at a time."""
 
     def __init__(self, timeout_seconds: float, memory_mb: int) -> None:
         self._memory_mb = memory_mb
@@ -153,11 +153,18 @@ class ChildProcess:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """End it now; harmless when it has ended."""
+        """End it now, from any thread; whoever waits in `exchange` gets `ChildDiedError`."""
         with self._lock:
             if self.exit_status is None and self._process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)
+
+    def dispose(self) -> None:
+        """End it and release its pipes; only for the thread that uses it.
+
+        Another thread would close descriptors, and free their numbers, under `exchange`.
+        """
+        self.kill()
         self._reap(0)
         self._requests.close()
         self._replies.close()
