@@ -199,7 +199,7 @@ def test_health_lists_the_dependencies(run: Run) -> None:
 
 @pytest.fixture
 def tiny_set(tmp_path: Path) -> Path:
-    """Three documents, of which one is too long for one passage, and two queries."""
+    """Three documents, of which one is too long for one passage, and four queries."""
     long = "\n\n".join(f"Paragraph {number} is about harbours. " * 12 for number in range(30))
     documents = [
         {"_id": "f/1", "title": "Ferry", "text": "The ferry to Vessey leaves at nine."},
@@ -208,29 +208,31 @@ def tiny_set(tmp_path: Path) -> Path:
     ]
     queries = [
         {"_id": "q1", "text": "when does the ferry to Vessey leave", "answers": ["at nine"]},
-        {"_id": "q2", "text": "how many goats does the keeper keep", "answers": ["eleven"]},
+        {"_id": "q2", "text": "how many goats does the keeper keep", "answers": ["goats"]},
+        {"_id": "q3", "text": "what are the paragraphs about", "answers": ["Things by the sea."]},
+        {"_id": "q4", "text": "what is paragraph 3 about", "answers": ["Paragraph 29 is"]},
     ]
     (tmp_path / "set").mkdir()
     for name, rows in (("corpus", documents), ("queries", queries)):
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "set" / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    qrels = "query-id\tcorpus-id\tscore\nq1\tf/1\t1\nq2\tl 2\t1\n"
+    qrels = "query-id\tcorpus-id\tscore\nq1\tf/1\t1\nq2\tl 2\t1\nq3\th\t1\nq4\th\t1\n"
     (tmp_path / "set" / "qrels.tsv").write_text(qrels, encoding="utf-8")
     return tmp_path / "set"
 
 
 def test_eval_measures_the_real_pipeline(tiny_set: Path, tmp_path: Path) -> None:
-    """Both queries find their document; one of two answers holds its gold string."""
+    """All queries find their document; two of three gold answers that stand there are given."""
     settings = Settings.load(data_dir=tmp_path / "untouched", min_score=0.1)
     report = evaluate(tiny_set, settings, negatives=tiny_set, embedder=HashEmbedder())
-    assert (report.n_documents, report.n_unreadable, report.n_queries) == (3, 0, 2)
+    assert (report.n_documents, report.n_unreadable, report.n_queries) == (3, 0, 4)
     assert report.n_chunks > 3
     for mode in report.modes:
         assert mode.ndcg_10 == pytest.approx(1.0), mode.mode
         assert mode.recall_100 == pytest.approx(1.0)
         assert mode.latency.p50_ms > 0
     assert report.answers.answered == 1.0
-    assert report.answers.held == pytest.approx(0.5)
+    assert (report.answers.n_gold, report.answers.held) == (3, pytest.approx(2 / 3))
     assert report.refusals is not None
     assert report.refusals.refused == 0.0
     assert not (tmp_path / "untouched").exists()

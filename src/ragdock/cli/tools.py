@@ -108,7 +108,7 @@ def _show(report: Report, min_score: float) -> None:
     gain = report.gain
     emit(f"hybrid - lexical, nDCG@10: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
     answers = report.answers
-    held = "" if answers.held is None else f", {answers.held:.1%} hold a gold answer"
+    held = "" if answers.held is None else f"; {answers.held:.1%} of {answers.n_gold} hold the gold"
     emit(
         f"extractive answers: {answers.answered:.1%} of {answers.n_questions} questions answered "
         f"at min_score {min_score:g}{held}; "

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias, get_args
 
@@ -27,7 +28,7 @@ from ragdock.core.evaluation import (
 )
 from ragdock.core.keys import sha256_hex
 from ragdock.core.media import detect_media_type
-from ragdock.errors import RagdockError
+from ragdock.errors import NotFoundError, RagdockError
 from ragdock.ops.evalset import (
     EvalQuery,
     EvalSet,
@@ -75,10 +76,15 @@ class ModeReport:
 
 @dataclass(frozen=True, slots=True)
 class AnswerReport:
-    """Extractive answers: the share that is given, and that holds a gold answer (None: no gold)."""
+    """Extractive answers: the share that is given, and that holds a gold answer.
+
+    Only the `n_gold` questions count whose gold answer stands in a relevant document; some sets
+    have answers in free words, which no extract can hold. `held` is None when none is left.
+    """
 
     n_questions: int
     answered: float
+    n_gold: int
     held: float | None
     latency: Latency
 
@@ -167,7 +173,7 @@ def evaluate(
             gain=paired_bootstrap(
                 _ndcgs(queries, rankings["hybrid"]), _ndcgs(queries, rankings["lexical"])
             ),
-            answers=_answer_report(queries, answered),
+            answers=_answer_report(_gold(services, loaded, queries), queries, answered),
             refusals=_refusal_report(foreign_name, refused) if refused else None,
         )
 
@@ -292,15 +298,37 @@ def _ndcgs(queries: Sequence[EvalQuery], ranked: Sequence[_Ranked]) -> list[floa
     return [ndcg(item.documents, query.gains) for query, item in zip(queries, ranked, strict=True)]
 
 
-def _answer_report(queries: Sequence[EvalQuery], answered: Sequence[_Answered]) -> AnswerReport:
+def _gold(services: Services, loaded: EvalSet, queries: Sequence[EvalQuery]) -> frozenset[str]:
+    """The ids of queries with a gold answer that stands in the text of a relevant document."""
+    numbers = {document.id: number for number, document in enumerate(loaded.documents)}
+
+    @cache
+    def text(document_id: str) -> str:
+        try:
+            number = numbers[document_id]
+            return services.store.document_text(DEFAULT_COLLECTION, str(number))
+        except (KeyError, NotFoundError):  # Judged but not in the corpus, or unreadable.
+            return ""
+
+    return frozenset(
+        query.id
+        for query in queries
+        if any(holds_answer(text(document_id), query.answers) for document_id in query.gains)
+    )
+
+
+def _answer_report(
+    gold_ids: frozenset[str], queries: Sequence[EvalQuery], answered: Sequence[_Answered]
+) -> AnswerReport:
     gold = [
         float(item.given and holds_answer(item.text, query.answers))
         for query, item in zip(queries, answered, strict=True)
-        if query.answers
+        if query.id in gold_ids
     ]
     return AnswerReport(
         n_questions=len(answered),
         answered=mean([float(item.given) for item in answered]),
+        n_gold=len(gold),
         held=mean(gold) if gold else None,
         latency=_latency([item.elapsed_ms for item in answered]),
     )
