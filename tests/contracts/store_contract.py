@@ -160,7 +160,7 @@ class CollectionsContract(_Base):
         keys = [store.state_key("c")]
 
         def changed() -> bool:
-            keys.append(store.state_key("p"))
+            keys.append(store.state_key("c"))
             return keys[-1] != keys[-2]
 
         store.accept("c", [upload("d", "one"), upload("e", "two"), upload("f", "three")])
@@ -198,7 +198,7 @@ class CollectionsContract(_Base):
         """What one handle wrote another reads: collections, documents, ledger, contents."""
         put(store, "d", "apples and pears", year=2020)
         (pending,) = store.accept("c", [upload("e", "later")])
-        expected = (store.collections(), store.documents("c"), store.jobs(), store.state_key("p"))
+        expected = (store.collections(), store.documents("c"), store.jobs(), store.state_key("c"))
         store.close()
         again = open_store()
         assert (again.collections(), again.documents("c"), again.jobs(), again.state_key("c")) == (
@@ -250,7 +250,9 @@ class CollectionsContract(_Base):
             assert not thread.is_alive()
         assert unexpected == []
 
-    def test_peeking_tells_the_same_state_or_nothing(self, store: Store, open_store: OpenStore) -> None:
+    def test_peeking_tells_the_same_state_or_nothing(
+        self, store: Store, open_store: OpenStore
+    ) -> None:
         """What a store can tell without waiting equals what it tells with, after every change."""
         other = open_store()
         assert store.peek_state_key("nowhere") is None
@@ -262,7 +264,6 @@ class CollectionsContract(_Base):
         assert store.peek_state_key("p") is None
         store.create_collection("p", EMBEDDER.id, DIM)
         assert store.peek_state_key("p") in (None, store.state_key("p"))
-
 
 
 class LedgerContract(_Base):
