@@ -130,6 +130,6 @@ UNITS = [".", ". ", "Dr. ", "“", '."', "\n\t", "a\n", "a b ", "1) ", "e.g."]
 def test_time_is_linear(unit: str) -> None:
     """100,000 characters of the worst material take less than two seconds."""
     text = unit * (100_000 // len(unit))
-    begin = time.perf_counter()
+    begin = time.thread_time()
     sentence_spans(text)
-    assert time.perf_counter() - begin < 2.0
+    assert time.thread_time() - begin < 2.0
