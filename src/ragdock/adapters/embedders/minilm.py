@@ -128,7 +128,7 @@ def read_manifest(model_dir: Path) -> dict[str, Any]:
 
 
 def verify_files(model_dir: Path, manifest: dict[str, Any]) -> None:
-    """Compare model and vocabulary with the manifest (50 ms); raises `ConfigurationError`."""
+    """Compare model and vocabulary with the manifest (70 ms); raises `ConfigurationError`."""
     for name in (MODEL_FILE, VOCABULARY_FILE):
         try:
             actual = file_sha256(model_dir / name)
@@ -149,7 +149,7 @@ def file_sha256(path: Path) -> str:
 
 def open_session(path: Path) -> _Session:
     """A session for many threads, each of which runs it on its own; `ConfigurationError`."""
-    # Imported here: it costs .2 s and 30 MB, which commands that don't embed shouldn't pay.
+    # Imported here: commands that don't embed, and the HTTP embedder, need none of it.
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()

