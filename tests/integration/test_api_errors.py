@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from ragdock.api.middleware import Envelope
 from support.http import assert_problem, inventory
-from support.serving import serving, until
+from support.serving import ServerProcess, serving, until
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 JSON = {"Content-Type": "application/json"}
@@ -80,11 +80,11 @@ def test_unreadable_files_fail_with_a_reason(
 
 
 def bomb() -> bytes:
-    """A DOCX of a few hundred kilobytes that unpacks to 300 MB."""
+    """A DOCX of a hundred kilobytes that unpacks to 120 MB."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("[Content_Types].xml", "<Types/>")
-        archive.writestr("word/document.xml", b"<w:document>" + b"a" * 300_000_000)
+        archive.writestr("word/document.xml", b"<w:document>" + b"a" * 120_000_000)
     return buffer.getvalue()
 
 
@@ -148,6 +148,18 @@ def test_a_body_over_the_limit_is_413(strict: TestClient) -> None:
     small = strict.post("/v1/search", content=b'"' + b"a" * 2**20 + b'"', headers=JSON)
     assert_problem(small, 413, "too_large", says="1 MiB")
     assert inventory(strict) == before
+
+
+def test_a_real_connection_survives_a_refused_body(tmp_path: Path) -> None:
+    """Over a socket a too large body is answered, not reset, and the connection goes on."""
+    server = ServerProcess(tmp_path / "data", RAG_MAX_REQUEST_MB=1)
+    big = b"a" * 20_000_000
+    with server, server.client() as client:
+        for content in (big, (big[:65536] for _ in range(300))):
+            response = client.post("/v1/documents", content=content, headers=JSON)
+            assert_problem(response, 413, "too_large")
+            assert client.get("/livez").status_code == 200
+        assert server.stop() == 0
 
 
 def test_too_many_files_are_refused(strict: TestClient) -> None:

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from support.http import add
 from support.serving import ServerProcess
 
-BUDGET_SECONDS = 45
+BUDGET_SECONDS = 30
 EXAMPLES = 10
 SEED = 20260101
 

@@ -25,6 +25,7 @@ __all__ = ["ServerProcess", "make_settings", "serving", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 HARD_STOP_SECONDS = 60.0
+START_SECONDS = 60.0
 
 
 def make_settings(data_dir: Path, **fields: Any) -> Settings:
@@ -90,7 +91,12 @@ class ServerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        until(self._is_ready, 30)
+        ready = False
+        try:
+            ready = until(self._is_ready, START_SECONDS)
+        finally:
+            if not ready:
+                self.kill()
         return self
 
     def _is_ready(self) -> bool:
