@@ -110,7 +110,7 @@ COPY --from=app --chown=0:0 /out /
 USER 1000:1000
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "m3_1_dockerize.py", "--health"]
 CMD ["python", "m3_1_dockerize.py", "--serve"]
 # Last, because they change with every commit.

@@ -119,7 +119,7 @@ def test_redis_is_bounded_and_durable(stack: Stack) -> None:
     [
         ("handbook.pdf", "How often is the primary mirror washed with distilled water?", "47"),
         ("report.docx", "How many passengers were carried in 2024?", "48,210"),
-        ("guide.md", "How long must the button be held for a factory reset?", "17"),
+        ("guide.md", "How long do I hold the recessed button for a factory reset?", "17"),
     ],
 )
 def test_a_document_goes_in_and_a_cited_answer_comes_out(
