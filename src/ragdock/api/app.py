@@ -16,7 +16,7 @@ from ragdock.api.gate import Gate
 from ragdock.api.middleware import Envelope
 from ragdock.api.problems import install_problem_handlers
 from ragdock.api.routes import collections, documents, health, jobs, search
-from ragdock.api.schemas import Problem, TextDocuments, TextReplacement
+from ragdock.api.schemas import AskRequest, Problem, SearchRequest, TextDocuments, TextReplacement
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services, open_services
 from ragdock.core.keys import sha256_hex
 from ragdock.core.media import detect_media_type
@@ -81,14 +81,15 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
 
 
 def _complete_schema(app: FastAPI) -> None:
-    """Add the models that FastAPI can't see: problems, and bodies of two media types."""
+    """Add the models that FastAPI can't see: problems, and bodies that routes read themselves."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = generate()
+            bodies = (Problem, TextDocuments, TextReplacement, SearchRequest, AskRequest)
             _, extra = models_json_schema(
-                [(model, "validation") for model in (Problem, TextDocuments, TextReplacement)],
+                [(model, "validation") for model in bodies],
                 ref_template="#/components/schemas/{model}",
             )
             components = schema.setdefault("components", {}).setdefault("schemas", {})

@@ -8,10 +8,11 @@ from typing import Any, Final, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
+from ragdock.api.bodies import content_type, json_body, parse_json
 from ragdock.api.fields import DocumentId, MetadataObject
 from ragdock.api.gate import Gate
 from ragdock.api.schemas import (
@@ -33,7 +34,6 @@ __all__ = [
     "too_many_files",
 ]
 
-Model = TypeVar("Model", bound=BaseModel)
 HEAD_BYTES: Final = 4096
 MAX_FIELD_BYTES: Final = 64 * 1024
 _METADATA: Final[TypeAdapter[Metadata]] = TypeAdapter(MetadataObject)
@@ -42,7 +42,7 @@ _DOCUMENT_ID: Final[TypeAdapter[str]] = TypeAdapter(DocumentId)
 
 def is_multipart(request: Request) -> bool:
     """Whether the body is a form with files."""
-    return _content_type(request) == "multipart/form-data"
+    return content_type(request) == "multipart/form-data"
 
 
 async def read_texts(
@@ -51,13 +51,13 @@ async def read_texts(
     """The JSON body of a POST, and its uploads."""
 
     def read(raw: bytes) -> tuple[TextDocuments, list[Upload]]:
-        body = _parsed(raw, TextDocuments)
+        body = parse_json(raw, TextDocuments)
         return body, [
             _text_upload(document, document.id, settings, f"body.documents.{index}")
             for index, document in enumerate(body.documents)
         ]
 
-    return await gate.run(read, await _json_body(request))
+    return await gate.run(read, await json_body(request, or_files=True))
 
 
 async def read_replacement(
@@ -66,9 +66,9 @@ async def read_replacement(
     """The JSON body of a PUT as an upload."""
 
     def read(raw: bytes) -> Upload:
-        return _text_upload(_parsed(raw, TextReplacement), document_id, settings, "body")
+        return _text_upload(parse_json(raw, TextReplacement), document_id, settings, "body")
 
-    return await gate.run(read, await _json_body(request))
+    return await gate.run(read, await json_body(request, or_files=True))
 
 
 async def read_multipart(
@@ -115,30 +115,6 @@ def _form_uploads(form: FormData, settings: Settings, document_id: str | None) -
         what = "`id` goes with one file" if document_id is None else "PUT takes exactly one file"
         raise InputError(f"{what}, not {len(files)}.", field="body.file")
     return [_file_upload(file, settings, metadata, wanted_id) for file in files]
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").split(";")[0].strip().lower()
-
-
-async def _json_body(request: Request) -> bytes:
-    content_type = _content_type(request)
-    if content_type != "application/json":
-        raise InputError(
-            f"Content-Type {content_type or '(none)'!r} is not accepted here; send "
-            "multipart/form-data with files or application/json.",
-            code="unsupported_media_type",
-        )
-    return await request.body()
-
-
-def _parsed(raw: bytes, model: type[Model]) -> Model:
-    try:
-        return model.model_validate_json(raw)
-    except ValidationError as exc:
-        raise RequestValidationError(
-            [error | {"loc": ("body", *error["loc"])} for error in exc.errors()]
-        ) from exc
 
 
 def _text_upload(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from typing import Final
 
 __all__ = ["cache_key", "document_id_of", "normalised", "sha256_hex"]
 
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
+
 def cache_key(kind: str, *parts: object) -> str:
     """`rag:v1:<kind>:<digest>` over JSON-able parts: BLAKE2b, 20 bytes."""
-    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    text = _encode(parts)
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20)
     return f"rag:v1:{kind}:{digest.hexdigest()}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -105,6 +105,7 @@ class PrometheusMetrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._collectors = {name: self._make(*spec) for name, spec in METRICS.items()}
+        self._children: dict[tuple[str, ...], Counter | Gauge | Histogram] = {}
         self.gauge("build", 1, version=__version__)
 
     def _make(
@@ -133,21 +134,25 @@ class PrometheusMetrics:
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter (or to a gauge that counts up and down)."""
-        collector = self._collectors[name]
-        assert isinstance(collector, Counter | Gauge)
-        (collector.labels(**labels) if labels else collector).inc(amount)
+        self._child(name, labels).inc(amount)
 
     def observe(self, name: str, seconds: float, **labels: str) -> None:
         """Record a duration."""
-        collector = self._collectors[name]
-        assert isinstance(collector, Histogram)
-        (collector.labels(**labels) if labels else collector).observe(seconds)
+        self._child(name, labels).observe(seconds)
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
-        collector = self._collectors[name]
-        assert isinstance(collector, Gauge)
-        (collector.labels(**labels) if labels else collector).set(value)
+        self._child(name, labels).set(value)
+
+    def _child(self, name: str, labels: dict[str, str]) -> Any:
+        """The collector for these label values, remembered: finding it costs more than using it."""
+        if not labels:
+            return self._collectors[name]
+        key = (name, *labels, *labels.values())
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._collectors[name].labels(**labels)
+        return child
 
     def render(self) -> bytes:
         """The exposition text; of all server processes where there are several."""

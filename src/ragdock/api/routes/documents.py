@@ -9,9 +9,10 @@ from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from starlette.responses import JSONResponse
 
+from ragdock.api.bodies import json_schema
 from ragdock.api.deps import CollectionQuery, DocumentId, GateOf, ServicesOf
 from ragdock.api.fields import DOCUMENT_ID, MetadataObject
 from ragdock.api.problems import problem, problem_responses
@@ -66,14 +67,12 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
 
-def _body(json_model: type, form: dict[str, Any]) -> dict[str, Any]:
+def _body(json_model: type[BaseModel], form: dict[str, Any]) -> dict[str, Any]:
     return {
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {
-                    "schema": {"$ref": f"#/components/schemas/{json_model.__name__}"}
-                },
+                **json_schema(json_model),
                 "multipart/form-data": {"schema": form},
             },
         }

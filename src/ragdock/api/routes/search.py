@@ -12,6 +12,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
+from ragdock.api.bodies import json_body, json_schema, parse_json
 from ragdock.api.deps import state_of, wants_fresh
 from ragdock.api.problems import problem, problem_of, problem_responses
 from ragdock.api.schemas import AskAnswer, AskRequest, SearchRequest, SearchResult
@@ -25,7 +26,7 @@ from ragdock.settings import Settings
 
 __all__ = ["router"]
 
-_PROBLEMS: Final = problem_responses(400, 404, 409, 413, 422, 503)
+_PROBLEMS: Final = problem_responses(400, 404, 409, 413, 415, 422, 503)
 _EVENT: Final = {
     "type": "object",
     "description": "One event of the stream; its data is a JSON text.",
@@ -48,11 +49,13 @@ router = APIRouter(prefix="/v1", tags=["search"])
     "/search",
     response_model=SearchResult,
     responses={200: {"headers": _CACHE_HEADER}, **_PROBLEMS},
+    openapi_extra={"requestBody": {"required": True, "content": json_schema(SearchRequest)}},
 )
-async def search(body: SearchRequest, request: Request) -> Response:
+async def search(request: Request) -> Response:
     """The passages that fit the query best, with the scores that explain their order."""
     start = time.perf_counter()
     services, gate = state_of(request)
+    body = parse_json(await json_body(request), SearchRequest)
     query = Query(
         text=_checked(body.query, "query", services.settings),
         collection=body.collection,
@@ -81,11 +84,13 @@ async def search(body: SearchRequest, request: Request) -> Response:
         },
         **_PROBLEMS,
     },
+    openapi_extra={"requestBody": {"required": True, "content": json_schema(AskRequest)}},
 )
-async def ask(body: AskRequest, request: Request) -> Response:
+async def ask(request: Request) -> Response:
     """An answer from the collection's documents, with the citations that prove it."""
     start = time.perf_counter()
     services, gate = state_of(request)
+    body = parse_json(await json_body(request), AskRequest)
     query = Query(
         text=_checked(body.question, "question", services.settings),
         collection=body.collection,
@@ -167,6 +172,7 @@ def _response(head: dict[str, Any], value: bytes, cache: str, start: float) -> R
 
 
 _STAGES: Final = b',"stages":'
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _merged(head: dict[str, Any], value: bytes, cache: str, start: float) -> bytes:
@@ -179,6 +185,6 @@ def _merged(head: dict[str, Any], value: bytes, cache: str, start: float) -> byt
     total = round((time.perf_counter() - start) * 1000, 3)
     timings = json.loads(stages[:-1]) if cache != "hit" else {}
     timings["total"] = total
-    prefix = json.dumps(head, ensure_ascii=False)[:-1].encode("utf-8", "backslashreplace")
-    tail = json.dumps({"cache": cache, "timings_ms": timings})[1:].encode()
+    prefix = _encode(head)[:-1].encode("utf-8", "backslashreplace")
+    tail = _encode({"cache": cache, "timings_ms": timings})[1:].encode()
     return prefix + b"," + body[1:] + b"," + tail
