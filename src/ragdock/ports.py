@@ -86,7 +86,7 @@ class Store(Protocol):
         ...
 
     def state_key(self, name: str) -> str:
-        """`<collection id>:<generation>`, cheap: changes with every change of the collection."""
+        """Cheap; another one after every change of the collection, and after a restored backup."""
         ...
 
     def peek_state_key(self, name: str) -> str | None:

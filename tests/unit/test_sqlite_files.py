@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -416,3 +417,19 @@ def test_looking_for_the_dead_never_kills_the_living(directory: Path) -> None:
     stop.set()
     thread.join()
     assert dead == 0
+
+
+def test_a_restored_backup_is_another_state(store: SqliteStore, directory: Path) -> None:
+    """The same generation of two histories has two state keys, so no cache mixes them up."""
+    put(store, "d", "before the backup")
+    store.close()
+    backup = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    keys = []
+    for text in ("one history", "another history"):
+        for path, content in backup.items():
+            path.write_bytes(content)
+        with closing(SqliteStore(directory)) as restored:
+            put(restored, "d", text)
+            keys.append((restored.collection("c").generation, restored.state_key("c")))
+    assert keys[0][0] == keys[1][0]
+    assert keys[0][1] != keys[1][1]

@@ -135,7 +135,8 @@ def _latest_version(connection: apsw.Connection, document_id: str) -> int:
 def _next_generation(connection: apsw.Connection, version: int) -> int:
     rows = fetch(
         connection,
-        "UPDATE state SET generation = generation + 1, last_version = max(last_version, ?) "
+        "UPDATE state SET generation = generation + 1, last_version = max(last_version, ?), "
+        "stamp = lower(hex(randomblob(8))) "
         "RETURNING generation",
         (version,),
     )

@@ -37,7 +37,7 @@ from ragdock.types import (
     Vectors,
 )
 
-__all__ = ["CollectionFile", "CollectionReader"]
+__all__ = ["STATE_KEY", "CollectionFile", "CollectionReader"]
 
 MAX_RANGES: Final = 64
 MAX_RANGES_BYTES: Final = 16 * 2**20
@@ -74,9 +74,10 @@ class CollectionFile:
         """Close the file."""
         self._database.close()
 
-    def generation(self) -> int:
-        """How many changes the collection has seen."""
-        return int(self._database.query("SELECT generation FROM state")[0][0])
+    def state_key(self) -> str:
+        """Names the state of the collection: another one after each change, also in the past."""
+        generation, stamp = self._database.query(STATE_KEY)[0]
+        return f"{self._id}:{generation}:{stamp}"
 
     def info(self) -> Collection:
         """The collection as of now."""
@@ -308,6 +309,7 @@ class CollectionReader:
         }
 
 
+STATE_KEY: Final = "SELECT generation, stamp FROM state"
 _STATE: Final = "SELECT generation, n_documents, n_chunks FROM state"
 
 

@@ -64,7 +64,8 @@ def _m001_collection(connection: apsw.Connection) -> None:
     # `removals` logs the chunk ranges that went away, so that a process's copy of the vectors can
     # follow. Chunk ids ascend for ever (AUTOINCREMENT), and a document's are contiguous.
     # `last_version` is the highest ledger number seen, so that a catalogue restored from an older
-    # backup doesn't number new writes below what is here. Marks count as letters (Mn, Mc): without
+    # backup doesn't number new writes below what is here. `stamp` is random with each change: after
+    # a restored backup, the same generation is another state, which no cache may confuse. Marks count as letters (Mn, Mc): without
     # that the tokenizer tears Hindi and Thai words apart.
     connection.execute(
         """
@@ -74,9 +75,10 @@ def _m001_collection(connection: apsw.Connection) -> None:
             n_documents INTEGER NOT NULL,
             n_chunks INTEGER NOT NULL,
             removals_since INTEGER NOT NULL,
-            last_version INTEGER NOT NULL
+            last_version INTEGER NOT NULL,
+            stamp TEXT NOT NULL
         ) STRICT;
-        INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
+        INSERT INTO state VALUES (1, 0, 0, 0, 0, 0, '');
 
         CREATE TABLE documents (
             n INTEGER PRIMARY KEY,

@@ -16,6 +16,8 @@ from typing import Final
 
 import apsw
 
+from ragdock.adapters.stores.sqlite.collection import STATE_KEY
+
 __all__ = ["Peeker"]
 
 MAX_CONNECTIONS: Final = 32
@@ -33,7 +35,7 @@ class Peeker:
         self._closed = False
 
     def state_key(self, name: str) -> str | None:
-        """`<collection id>:<generation>`, or None when that can't be told at once."""
+        """What `CollectionFile.state_key` tells, or None when that can't be told at once."""
         if not self._lock.acquire(blocking=False):
             return None
         try:
@@ -58,8 +60,8 @@ class Peeker:
             if len(self._files) > MAX_CONNECTIONS:
                 self._files.popitem(last=False)[1].close(True)
         self._files.move_to_end(collection_id)
-        for row in connection.execute("SELECT generation FROM state"):
-            return f"{collection_id}:{row[0]}"
+        for generation, stamp in connection.execute(STATE_KEY):
+            return f"{collection_id}:{generation}:{stamp}"
         return None
 
     def _forget(self) -> None:

@@ -147,10 +147,10 @@ class SqliteStore:
         self._catalogue.give_back_space()
 
     def state_key(self, name: str) -> str:
-        """`<collection id>:<generation>`."""
+        """Collection id, generation, and what tells two histories of the same generation apart."""
         row = self._row(name)
         with self._using(row) as file:
-            return f"{row[0]}:{file.generation()}"
+            return file.state_key()
 
     def peek_state_key(self, name: str) -> str | None:
         """The state key when it can be told without waiting, else None."""
