@@ -47,7 +47,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "httpx2": ("adapters", "cli"),
     "mammoth": ("adapters/parsers",),
     "numpy": ("adapters", "core", "services", "types.py"),
-    "onnx": ("adapters/embedders/minilm_build.py",),
+    "onnx": ("adapters/embedders/minilm_build.py", "adapters/embedders/minilm_graph.py"),
     "onnxruntime": ("adapters/embedders",),
     "prometheus_client": ("adapters/metrics",),
     "pydantic": ("api", "settings.py"),
@@ -255,14 +255,13 @@ def test_nothing_prints_and_nothing_swallows_everything() -> None:
 
 
 def test_modules_stay_short() -> None:
-    """A module of more than 450 lines wants to be two; the model build is one long recipe."""
+    """A module of more than 450 lines wants to be two."""
     long = {
         relative(path): n_lines
         for path in modules()
         if (n_lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
     }
-    assert long.keys() <= {"adapters/embedders/minilm_build.py"}
-    assert all(n_lines <= 550 for n_lines in long.values())
+    assert long == {}
 
 
 def test_every_module_has_a_docstring() -> None:
