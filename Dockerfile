@@ -56,7 +56,8 @@ COPY src/ragdock/core/__init__.py src/ragdock/core/familiarity.py src/ragdock/co
      ragdock/core/
 COPY src/ragdock/adapters/__init__.py ragdock/adapters/
 COPY src/ragdock/adapters/embedders/__init__.py src/ragdock/adapters/embedders/minilm.py \
-     src/ragdock/adapters/embedders/minilm_build.py src/ragdock/adapters/embedders/pool.py \
+     src/ragdock/adapters/embedders/minilm_build.py \
+     src/ragdock/adapters/embedders/minilm_graph.py src/ragdock/adapters/embedders/pool.py \
      ragdock/adapters/embedders/
 # hadolint ignore=SC2046
 RUN python -m ragdock.adapters.embedders.minilm_build /out/app/models \

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from ragdock.adapters.embedders.minilm_build import SOURCES
 from ragdock.cli import probe
 from ragdock.settings import Settings
 
@@ -156,6 +157,13 @@ def closure(module: str) -> set[str]:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ragdock"):
                 todo += [str(node.module), *(f"{node.module}.{a.name}" for a in node.names)]
     return found
+
+
+def test_the_weights_are_those_that_the_build_knows() -> None:
+    """requirements/weights.txt names minilm_build's first source, by the same hash."""
+    lines = [line for line in read("requirements/weights.txt").splitlines() if line[0] != "#"]
+    words = " ".join(lines).replace("\\", " ").split()
+    assert words == [SOURCES[0].requirement, f"--hash=sha256:{SOURCES[0].sha256}"]
 
 
 def test_the_build_context_admits_what_is_copied() -> None:
