@@ -45,7 +45,6 @@ PLACES: dict[str, tuple[str, ...]] = {
     "apsw": ("adapters/stores/sqlite",),
     "fastapi": ("api",),
     "httpx2": ("adapters", "cli"),
-    "mammoth": ("adapters/parsers",),
     "numpy": ("adapters", "core", "services", "types.py"),
     "onnx": ("adapters/embedders/minilm_build.py", "adapters/embedders/minilm_graph.py"),
     "onnxruntime": ("adapters/embedders",),
@@ -168,7 +167,6 @@ NOT_IMPORTED = {
     "packaging": "onnxruntime.quantization imports it",
     "python-multipart": "Starlette imports it for forms",
     "uvloop": "uvicorn is told to use it",
-    "mammoth": "waits for the next lock to leave",
 }
 
 

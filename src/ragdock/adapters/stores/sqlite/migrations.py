@@ -65,8 +65,8 @@ def _m001_collection(connection: apsw.Connection) -> None:
     # follow. Chunk ids ascend for ever (AUTOINCREMENT), and a document's are contiguous.
     # `last_version` is the highest ledger number seen, so that a catalogue restored from an older
     # backup doesn't number new writes below what is here. `stamp` is random with each change: after
-    # a restored backup, the same generation is another state, which no cache may confuse. Marks count as letters (Mn, Mc): without
-    # that the tokenizer tears Hindi and Thai words apart.
+    # a restored backup, the same generation is another state, which no cache may confuse. Marks
+    # count as letters (Mn, Mc): without that the tokenizer tears Hindi and Thai words apart.
     connection.execute(
         """
         CREATE TABLE state (
