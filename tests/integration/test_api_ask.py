@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from ragdock.errors import EmbedderError
 from ragdock.types import Vectors
 from support.embedders import HashEmbedder
-from support.http import add, ask, assert_problem, events
+from support.web import add, ask, assert_problem, events
 from support.serving import serving, until
 
 GUIDE = (

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from ragdock.types import Vectors
 from support.embedders import HashEmbedder
-from support.http import add, ask, assert_problem, inventory
+from support.web import add, ask, assert_problem, inventory
 from support.serving import serving, until
 
 BAD = b"\xef\xbb\xbf\xc3\x28"

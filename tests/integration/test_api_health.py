@@ -16,7 +16,7 @@ from ragdock import __version__
 from ragdock.adapters.metrics.prometheus import METRICS
 from ragdock.errors import StoreError
 from support.embedders import HashEmbedder
-from support.http import add, ask, assert_problem
+from support.web import add, ask, assert_problem
 from support.serving import ServerProcess, serving, until
 
 MODEL_DIR = Path(os.environ.get("RAG_MODEL_DIR") or Path(__file__).parents[2] / "models")

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from support.embedders import HashEmbedder
-from support.http import add, assert_problem
+from support.web import add, assert_problem
 from support.serving import serving
 
 TEXTS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from support.http import add, ask, events
+from support.web import add, ask, events
 from support.llm_server import LlmServer
 from support.serving import serving, until
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from support.http import add, ask, events
+from support.web import add, ask, events
 from support.redis_server import RedisServer
 from support.serving import ServerProcess, serving
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from support.http import add
+from support.web import add
 from support.serving import ServerProcess
 
 BUDGET_SECONDS = 30

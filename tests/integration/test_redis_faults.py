@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from support.http import add, ask
+from support.web import add, ask
 from support.redis_server import RedisServer
 from support.serving import serving, until
 

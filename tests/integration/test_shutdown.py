@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from support.http import add, ask, assert_problem, events
+from support.web import add, ask, assert_problem, events
 from support.llm_server import LlmServer
 from support.serving import ServerProcess, until
 
