@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from ragdock.errors import EmbedderError
 from ragdock.types import Vectors
 from support.embedders import HashEmbedder
-from support.web import add, ask, assert_problem, events
 from support.serving import serving, until
+from support.web import add, ask, assert_problem, events
 
 GUIDE = (
     "Übersicht 🐝\n\nThe dome is closed above 62 kilometres per hour of wind. "

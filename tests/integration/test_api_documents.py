@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from ragdock.types import Vectors
 from support.embedders import HashEmbedder
-from support.web import add, ask, assert_problem, inventory
 from support.serving import serving, until
+from support.web import add, ask, assert_problem, inventory
 
 BAD = b"\xef\xbb\xbf\xc3\x28"
 """A file that says that it is UTF-8, and is not."""

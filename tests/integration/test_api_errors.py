@@ -13,8 +13,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from ragdock.api.middleware import Envelope
-from support.web import assert_problem, inventory
 from support.serving import ServerProcess, serving, until
+from support.web import assert_problem, inventory
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 JSON = {"Content-Type": "application/json"}

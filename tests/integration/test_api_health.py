@@ -16,8 +16,8 @@ from ragdock import __version__
 from ragdock.adapters.metrics.prometheus import METRICS
 from ragdock.errors import StoreError
 from support.embedders import HashEmbedder
-from support.web import add, ask, assert_problem
 from support.serving import ServerProcess, serving, until
+from support.web import add, ask, assert_problem
 
 MODEL_DIR = Path(os.environ.get("RAG_MODEL_DIR") or Path(__file__).parents[2] / "models")
 

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from support.embedders import HashEmbedder
-from support.web import add, assert_problem
 from support.serving import serving
+from support.web import add, assert_problem
 
 TEXTS = {
     "ferry": "The ferry Kittiwake leaves the island at seven in the morning.",

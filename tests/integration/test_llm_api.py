@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from support.web import add, ask, events
 from support.llm_server import LlmServer
 from support.serving import serving, until
+from support.web import add, ask, events
 
 QUESTION = "How long does the lamp burn?"
 SECRET = "sk-do-not-show-me"

@@ -9,9 +9,9 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from support.web import add, ask, events
 from support.redis_server import RedisServer
 from support.serving import ServerProcess, serving
+from support.web import add, ask, events
 
 QUESTION = "At what hour does the Kittiwake leave the harbour?"
 N_INTERLEAVINGS = 36

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from support.web import add
 from support.serving import ServerProcess
+from support.web import add
 
 BUDGET_SECONDS = 30
 EXAMPLES = 10

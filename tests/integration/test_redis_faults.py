@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from support.web import add, ask
 from support.redis_server import RedisServer
 from support.serving import serving, until
+from support.web import add, ask
 
 LONGEST_SECONDS = 5.0
 

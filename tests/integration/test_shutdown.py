@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from support.web import add, ask, assert_problem, events
 from support.llm_server import LlmServer
 from support.serving import ServerProcess, until
+from support.web import add, ask, assert_problem, events
 
 N_SMALL = 200
 
