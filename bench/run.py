@@ -32,11 +32,10 @@ from load import Load, closed_loop, once, post  # noqa: E402
 
 from ragdock.adapters.parsers.dispatch import ParserPool  # noqa: E402
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services, open_services  # noqa: E402
-from ragdock.core.chunking import chunk_document  # noqa: E402
 from ragdock.core.evaluation import percentile  # noqa: E402
 from ragdock.core.keys import sha256_hex  # noqa: E402
 from ragdock.samples import sample_questions  # noqa: E402
-from ragdock.services.ingest import embedded_text  # noqa: E402
+from ragdock.services.ingest import embedded_text, passages  # noqa: E402
 from ragdock.services.retrieve import Query, Timings  # noqa: E402
 from ragdock.settings import Settings, cpu_quota  # noqa: E402
 from ragdock.types import Upload  # noqa: E402
@@ -135,10 +134,10 @@ def _chunks(services: Services, documents: Sequence[str]) -> list[str]:
         return [
             embedded_text(chunk)
             for text in documents
-            for chunk in chunk_document(
+            for chunk in passages(
                 parser.parse(text.encode(), "bench.txt", "text/plain"),
-                max_tokens=settings.chunk_tokens,
-                count_tokens=services.embedder.n_tokens,
+                services.embedder,
+                settings.chunk_tokens,
             )
         ]
 

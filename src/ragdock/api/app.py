@@ -70,10 +70,12 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
         # A later release traces with OpenTelemetry; until then its hooks only cost time.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    # In order of use: the first that matches is taken, and each that doesn't costs some time.
+    # In order of use: the first that matches is taken, and each that doesn't costs some time. The
+    # routes themselves: what `include_router` would add to them they have, and one level of
+    # matching less is a tenth of a cached answer.
     routers = [module.router for module in (search, health, collections, documents, jobs)]
     for router in routers:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     install_problem_handlers(app, [route for router in routers for route in router.routes])
     app.add_middleware(Envelope, max_body_bytes=settings.max_request_mb * 2**20)
     _complete_schema(app)

@@ -29,7 +29,7 @@ from ragdock.ports import Embedder, Metrics, Parser, Store
 from ragdock.services.threads import DaemonPool
 from ragdock.types import Chunk, Job, JobState, ParsedDocument, Upload, Vectors
 
-__all__ = ["Ingester"]
+__all__ = ["Ingester", "embedded_text", "passages", "token_counter"]
 
 LEASE_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 0.5
