@@ -33,8 +33,10 @@ def with_lead(parsed: ParsedDocument, chunks: Sequence[Chunk]) -> tuple[Chunk, .
     spans = sentence_spans(head)
     if not spans:
         return tuple(chunks)
-    start, end = spans[0]
-    lead = " ".join(head[start:end][:MAX_LEAD_CHARACTERS].split())
+    start = spans[0][0]
+    # Text without capitals or full stops can be one sentence of thousands of characters.
+    end = min(spans[0][1], start + MAX_LEAD_CHARACTERS)
+    lead = " ".join(head[start:end].split())
     return tuple(
         chunk if chunk.context or chunk.start < begin + end else replace(chunk, context=lead)
         for chunk in chunks
