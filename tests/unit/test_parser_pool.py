@@ -17,6 +17,7 @@ import pytest
 
 from ragdock.adapters.parsers import wire
 from ragdock.adapters.parsers.dispatch import ParserPool
+from ragdock.adapters.parsers.process import ChildProcess
 from ragdock.core.media import CSV, DOCX, HTML, JSON, MARKDOWN, PDF, PLAIN_TEXT, detect_media_type
 from ragdock.errors import DocumentError, UnavailableError
 from ragdock.ports import Parser
@@ -250,6 +251,19 @@ def test_dead_idle_child_is_replaced(pool: ParserPool) -> None:
     assert gone(pid)
     assert pool.parse(PAGE, "b.html", HTML).text == "Hello"
     assert children(pool) != [pid]
+
+
+def test_child_that_dies_as_it_is_taken_is_replaced(
+    pool: ParserPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child whose death shows only when it is asked costs its next document nothing."""
+    pool.parse(PAGE, "a.html", HTML)
+    (pid,) = children(pool)
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
+    # A process of several threads can be dead already and not yet be reported so.
+    monkeypatch.setattr(ChildProcess, "is_alive", lambda _: True)
+    assert pool.parse(PAGE, "b.html", HTML).text == "Hello"
 
 
 def test_busy_pool_says_so() -> None:

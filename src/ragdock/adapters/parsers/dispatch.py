@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from typing import Any
 
 from ragdock.adapters.parsers import formats, wire
 from ragdock.adapters.parsers.process import ChildDiedError, ChildProcess
@@ -71,17 +72,20 @@ class ParserPool:
             child.dispose()
 
     def _parse_in_child(self, content: bytes, filename: str, media_type: str) -> ParsedDocument:
+        request = wire.encode_request(content, filename, media_type)
         child = self._take()
         try:
-            head, body = child.exchange(
-                wire.encode_request(content, filename, media_type), self._timeout_seconds
-            )
+            head, body = self._exchange(child, request)
         except ChildDiedError as exc:
-            self._discard(child)
-            raise self._explain(child, exc) from None
-        except BaseException:
-            self._discard(child)
-            raise
+            if self._closed or exc.timed_out or not child.has_replied:
+                raise self._explain(child, exc) from None
+            # It may have been dying while it was idle, or the last document's debris killed it:
+            # no fault of this one, which is judged by a child of its own.
+            child = self._start()
+            try:
+                head, body = self._exchange(child, request)
+            except ChildDiedError as again:
+                raise self._explain(child, again) from None
         if head["last"]:
             self._discard(child)
         else:
@@ -89,6 +93,16 @@ class ParserPool:
         if head.get("detail"):
             logger.warning("a parser failed on a document", extra={"detail": head["detail"]})
         return wire.decode_reply(head, body)
+
+    def _exchange(
+        self, child: ChildProcess, request: tuple[bytes, bytes]
+    ) -> tuple[dict[str, Any], bytes]:
+        """Ask the child; it is disposed of when that fails."""
+        try:
+            return child.exchange(request, self._timeout_seconds)
+        except BaseException:
+            self._discard(child)
+            raise
 
     def _take(self) -> ChildProcess:
         with self._lock:
@@ -98,6 +112,9 @@ class ParserPool:
                     self._busy.add(child)
                     return child
                 child.dispose()
+        return self._start()
+
+    def _start(self) -> ChildProcess:
         child = ChildProcess(self._timeout_seconds, self._memory_mb)
         with self._lock:
             if not self._closed:

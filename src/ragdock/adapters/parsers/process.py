@@ -73,6 +73,11 @@ class ChildProcess:
         return self._process.pid
 
     @property
+    def has_replied(self) -> bool:
+        """Whether it has answered for a document before."""
+        return self._n_replies > 0
+
+    @property
     def ran_out_of_time(self) -> bool:
         """Whether the limit of CPU time ended it."""
         return self.exit_status == -signal.SIGXCPU
