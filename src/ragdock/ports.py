@@ -7,9 +7,9 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 from __future__ import annotations
 
 from collections.abc import Generator as Steps
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
 from ragdock.types import (
@@ -19,15 +19,17 @@ from ragdock.types import (
     Document,
     Hit,
     Job,
+    JobStage,
     JobState,
     ParsedDocument,
     ScoredChunk,
+    SpooledFile,
     Upload,
     Vector,
     Vectors,
 )
 
-__all__ = ["Cache", "Embedder", "Generator", "Metrics", "Parser", "Reader", "Store"]
+__all__ = ["Cache", "Embedder", "Generator", "Metrics", "Parser", "Reader", "Spool", "Store"]
 
 
 class Reader(Protocol):
@@ -117,8 +119,39 @@ class Store(Protocol):
         """Give back what `owner` has claimed and not finished, at once and uncounted."""
         ...
 
-    def content(self, job_id: int) -> bytes:
-        """The uploaded bytes of a job that is not finished; `NotFoundError` otherwise."""
+    def spool(self) -> Spool:
+        """A place on the store's disk to receive a large upload, before it is accepted."""
+        ...
+
+    def open_content(self, job_id: int) -> BinaryIO:
+        """The upload of a job that is not done, as a file at its start; the caller closes it.
+
+        `NotFoundError` when the job is done, cancelled, or failed longer ago than uploads are kept.
+        """
+        ...
+
+    def progress(self, job: Job, stage: JobStage, percent: int) -> None:
+        """Note how far a job in work is; nothing when another worker has it by now."""
+        ...
+
+    def retry(self, job_id: int) -> Job:
+        """Make a failed or cancelled job pending again, its attempts counted anew.
+
+        `ConflictError` in another state, when its upload is gone, or when a later write exists.
+        """
+        ...
+
+    def cancel(self, job_id: int) -> Job:
+        """Give up an unfinished job: what was searchable before stays. `ConflictError` if done."""
+        ...
+
+    def stage(
+        self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> None:
+        """Write a part of a large document, which no search shows before `commit_document`.
+
+        Parts come in order; one whose `start` is 0 discards what an earlier attempt staged.
+        """
         ...
 
     def commit_document(
@@ -126,6 +159,7 @@ class Store(Protocol):
     ) -> Job:
         """Replace the document's searchable version by this one in one transaction; job done.
 
+        What is handed over is the whole document, or the last part after those that were staged.
         Idempotent. When a later write of the same document was committed already, nothing
         changes and the outcome is `superseded`. `vectors` is (len(chunks), dim).
         """
@@ -175,8 +209,8 @@ class Store(Protocol):
         """Searchable documents by id, with ids above `after`."""
         ...
 
-    def document_text(self, collection: str, document_id: str) -> str:
-        """The text that offsets point into."""
+    def document_text(self, collection: str, document_id: str) -> Iterator[str]:
+        """The text that offsets point into, in pieces of at most some megabytes."""
         ...
 
     def delete_document(self, collection: str, document_id: str) -> None:
@@ -186,6 +220,22 @@ class Store(Protocol):
     # Search
     def reader(self, collection: str) -> AbstractContextManager[Reader]:
         """Open a consistent view; keep it short."""
+        ...
+
+
+class Spool(Protocol):
+    """A file on the store's disk that is being written; remove it unless it is accepted."""
+
+    def write(self, piece: bytes) -> None:
+        """Append; raises `StoreError` (`disk_full`) when it doesn't fit."""
+        ...
+
+    def finish(self) -> SpooledFile:
+        """Make it durable; it stays until it is accepted or discarded."""
+        ...
+
+    def discard(self) -> None:
+        """Remove it, whatever its state, unless a job owns it; harmless when repeated."""
         ...
 
 
@@ -283,8 +333,14 @@ class Generator(Protocol):
 class Parser(Protocol):
     """Bytes to text with structure."""
 
-    def parse(self, content: bytes, filename: str, media_type: str) -> ParsedDocument:
-        """Raise `DocumentError` when the bytes can't become text; bounded in time and memory."""
+    def parts(
+        self, content: BinaryIO, filename: str, media_type: str
+    ) -> Steps[ParsedDocument, None, None]:
+        """The document in parts (one, when it is small), each as soon as it is read.
+
+        Raises `DocumentError`, also after some parts, when the bytes can't become text. Bounded in
+        time and memory; closing the generator ends the work.
+        """
         ...
 
     def close(self) -> None:

@@ -123,11 +123,51 @@ class Settings(BaseSettings):
     max_queue: int = _env(
         "RAG_MAX_QUEUE", 10_000, "Unfinished documents before uploads get 503.", ge=1, le=10_000_000
     )
+    max_queue_mb: int = _env(
+        "RAG_MAX_QUEUE_MB",
+        2048,
+        "Unfinished uploads together before more get 503.",
+        ge=1,
+        le=1_048_576,
+    )
+    max_pages: int = _env("RAG_MAX_PAGES", 20_000, "Pages of one file.", ge=1, le=1_000_000)
+    max_archive_files: int = _env(
+        "RAG_MAX_ARCHIVE_FILES", 1000, "Files taken from one archive.", ge=1, le=100_000
+    )
+    max_archive_mb: int = _env(
+        "RAG_MAX_ARCHIVE_MB", 500, "What one archive may unpack to.", ge=1, le=65536
+    )
     max_concurrency: int = _env(
         "RAG_MAX_CONCURRENCY", 32, "Requests worked on at once.", ge=1, le=1024
     )
     max_waiting: int = _env(
         "RAG_MAX_WAITING", 256, "Requests waiting for that; more get 503.", ge=0, le=65536
+    )
+    ingest: bool = _env(
+        "RAG_INGEST", True, "Whether the server processes documents; false beside `ragdock worker`."
+    )
+    max_attempts: int = _env(
+        "RAG_MAX_ATTEMPTS", 5, "Attempts at a document before it is parked as failed.", ge=1, le=100
+    )
+    lease_seconds: Seconds = _env(
+        "RAG_LEASE_SECONDS", 60.0, "How long a silent worker keeps its documents."
+    )
+    keep_failed_hours: int = _env(
+        "RAG_KEEP_FAILED_HOURS",
+        168,
+        "How long uploads of failed documents are kept for a retry.",
+        ge=0,
+        le=87_600,
+    )
+    ocr: bool = _env("RAG_OCR", False, "Read scanned pages by OCR; needs the `ocr` extra.")
+    fetch_urls: bool = _env(
+        "RAG_FETCH_URLS", False, "Whether the server fetches documents from URLs (POST /v1/urls)."
+    )
+    fetch_hosts: str = _env(
+        "RAG_FETCH_HOSTS", "", "Host names, comma-separated, that it may fetch from; empty is any."
+    )
+    fetch_timeout_seconds: Seconds = _env(
+        "RAG_FETCH_TIMEOUT_SECONDS", 30.0, "Longest fetch of one URL, redirects included."
     )
     parse_timeout_seconds: Seconds = _env(
         "RAG_PARSE_TIMEOUT_SECONDS", 120.0, "Longest parse of one file."
@@ -142,6 +182,49 @@ class Settings(BaseSettings):
         "Time for running requests when stopping; below the grace period.",
     )
 
+    admin_key: SecretStr | None = _env(
+        "RAG_ADMIN_KEY",
+        None,
+        "A key with every right, where `ragdock keys create` can't be run; 32 characters or more.",
+    )
+    rate_per_minute: int | None = _env(
+        "RAG_RATE_PER_MINUTE",
+        None,
+        "Requests a minute for each key that has no rate of its own; 0 is no limit. Unset: 600, "
+        "and no limit in development.",
+        ge=0,
+        le=10_000_000,
+    )
+    address_rate_per_minute: int | None = _env(
+        "RAG_ADDRESS_RATE_PER_MINUTE",
+        None,
+        "Requests a minute for each address; 0 is no limit. Unset: 1200, and no limit in "
+        "development.",
+        ge=0,
+        le=10_000_000,
+    )
+    trusted_proxies: str = _env(
+        "RAG_TRUSTED_PROXIES",
+        "",
+        "Addresses or networks, comma-separated, whose X-Forwarded-For is believed.",
+    )
+    cors_origins: str = _env(
+        "RAG_CORS_ORIGINS", "", "Origins, comma-separated, whose pages may call the API; none."
+    )
+    docs: bool = _env("RAG_DOCS", True, "Whether /docs, /redoc and /openapi.json are served.")
+    request_timeout_seconds: Seconds = _env(
+        "RAG_REQUEST_TIMEOUT_SECONDS", 60.0, "Longest work on one request; then 503."
+    )
+    body_timeout_seconds: Seconds = _env(
+        "RAG_BODY_TIMEOUT_SECONDS", 20.0, "Longest wait for the next piece of a body; then 408."
+    )
+
+    log_content: bool = _env(
+        "RAG_LOG_CONTENT", False, "Whether questions and file names may be logged."
+    )
+    audit: Literal["file", "log", "off"] = _env(
+        "RAG_AUDIT", "file", "Where writes and key use are recorded: audit/ in the data, the log."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _env(
         "RAG_LOG_LEVEL", "info", "Least severe line logged."
     )
@@ -185,7 +268,9 @@ class Settings(BaseSettings):
             return value.rsplit(":", 1)[-1]
         return value
 
-    @field_validator("environment", "log_level", "log_format", "embedder", "fusion", mode="before")
+    @field_validator(
+        "environment", "log_level", "log_format", "embedder", "fusion", "audit", mode="before"
+    )
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -30,13 +31,17 @@ __all__ = [
     "Int8Matrix",
     "Job",
     "JobKind",
+    "JobStage",
     "JobState",
     "Metadata",
     "MetadataValue",
     "PageSpan",
     "ParsedDocument",
+    "Principal",
+    "Right",
     "ScoredChunk",
     "SearchMode",
+    "SpooledFile",
     "Upload",
     "Vector",
     "Vectors",
@@ -93,12 +98,18 @@ class PageSpan:
 
 @dataclass(frozen=True, slots=True)
 class ParsedDocument:
-    """A document as text: blocks and pages ascend and do not overlap; gaps are white space."""
+    """A document as text: blocks and pages ascend and do not overlap; gaps are white space.
+
+    A large document comes in parts. A part's blocks and pages count from the part's own first
+    character, which is the document's character `start`; the parts' texts, joined, are the
+    document's text. The title is the first part's.
+    """
 
     text: str
     blocks: tuple[Block, ...]
     pages: tuple[PageSpan, ...] = ()
     title: str = ""
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +142,29 @@ class Collection:
 
 
 @dataclass(frozen=True, slots=True)
+class SpooledFile:
+    """Bytes on the store's disk that no job owns yet; `Store.accept` takes them over."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """What a caller hands in: one document's bytes and what is known of them."""
 
     document_id: str
     filename: str
     media_type: str
-    content: bytes
+    content: bytes | SpooledFile
     sha256: str
     metadata: Metadata = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """How much it is."""
+        return len(self.content) if isinstance(self.content, bytes) else self.content.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +185,44 @@ class Document:
     metadata: Metadata
     created_at: float
     updated_at: float
+
+
+class JobStage(StrEnum):
+    """What a job in work is at; `percent` says how far the whole job is."""
+
+    PARSE = "parse"
+    EMBED = "embed"
+    COMMIT = "commit"
+
+
+class Right(StrEnum):
+    """What a key may do; `admin` holds the others."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: a key, or anybody where no key is needed.
+
+    `collections` is None for all of them. `rate_per_minute` is None for the server's default.
+    """
+
+    key_id: str
+    name: str
+    rights: frozenset[Right]
+    collections: frozenset[str] | None = None
+    rate_per_minute: int | None = None
+
+    def may(self, right: Right) -> bool:
+        """Whether it has the right."""
+        return right in self.rights or Right.ADMIN in self.rights
+
+    def sees(self, collection: str) -> bool:
+        """Whether the collection exists for it."""
+        return self.collections is None or collection in self.collections
 
 
 class JobKind(StrEnum):
@@ -184,7 +247,9 @@ class Job:
     """A row of the ledger: accepted work and its state. `id` ascends in order of acceptance.
 
     `outcome` of a done job is `indexed`, `unchanged` (same content, nothing to do), `superseded`
-    (a later write of the same document won) or `deleted`.
+    (a later write of the same document won), `deleted`, or `expanded` (an archive whose files are
+    jobs of their own, with this one as `parent_id`). `stage`, `percent` (0-100) and `worker` tell
+    of a job in work, `next_attempt_at` of one that waits for its next attempt.
     """
 
     id: int
@@ -204,6 +269,11 @@ class Job:
     error: str | None
     created_at: float
     updated_at: float
+    stage: JobStage | None = None
+    percent: int = 0
+    next_attempt_at: float | None = None
+    worker: str | None = None
+    parent_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,9 @@ class Ledger:
         )
         job_id = connection.last_insert_rowid()
         if not unchanged:
-            connection.execute("INSERT INTO contents VALUES (?, ?)", (job_id, upload.content))
+            connection.execute(
+                "INSERT INTO contents (job_id, content) VALUES (?, ?)", (job_id, upload.content)
+            )
         return job_id
 
     @staticmethod

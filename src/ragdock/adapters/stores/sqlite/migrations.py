@@ -154,5 +154,60 @@ def _m001_collection(connection: apsw.Connection) -> None:
     ).fetchall()
 
 
-CATALOGUE: Final[tuple[Migration, ...]] = (_m001_catalogue,)
+def _m002_catalogue(connection: apsw.Connection) -> None:
+    # `change` numbers every change of a ledger row, so that followers can ask for what is new.
+    # A large upload is a file beside the catalogue (`contents.file`), a small one a value in it.
+    # `idempotency` keeps the first answer to a write for its key; `secrets` what must be random and
+    # the same for all processes.
+    connection.execute(
+        """
+        ALTER TABLE ledger ADD COLUMN stage TEXT;
+        ALTER TABLE ledger ADD COLUMN percent INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE ledger ADD COLUMN parent INTEGER;
+        ALTER TABLE ledger ADD COLUMN change INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX ledger_by_change ON ledger (change);
+        CREATE INDEX ledger_by_parent ON ledger (parent) WHERE parent IS NOT NULL;
+
+        CREATE TABLE counters (
+            name TEXT PRIMARY KEY,
+            value INTEGER NOT NULL
+        ) STRICT;
+        INSERT INTO counters VALUES ('change', 0);
+
+        ALTER TABLE contents ADD COLUMN file TEXT;
+
+        CREATE TABLE idempotency (
+            scope TEXT NOT NULL,
+            key TEXT NOT NULL,
+            request TEXT NOT NULL,
+            status INTEGER,
+            headers TEXT,
+            body BLOB,
+            created_at REAL NOT NULL,
+            PRIMARY KEY (scope, key)
+        ) STRICT;
+        CREATE INDEX idempotency_by_age ON idempotency (created_at);
+
+        CREATE TABLE api_keys (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            hash BLOB NOT NULL,
+            scopes TEXT NOT NULL,
+            collections TEXT,
+            rate_per_minute INTEGER,
+            created_at REAL NOT NULL,
+            expires_at REAL,
+            revoked_at REAL,
+            last_used_at REAL
+        ) STRICT;
+
+        CREATE TABLE secrets (
+            name TEXT PRIMARY KEY,
+            value BLOB NOT NULL
+        ) STRICT;
+        """
+    ).fetchall()
+
+
+CATALOGUE: Final[tuple[Migration, ...]] = (_m001_catalogue, _m002_catalogue)
 COLLECTION: Final[tuple[Migration, ...]] = (_m001_collection,)
