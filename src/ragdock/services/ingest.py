@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import threading
@@ -15,9 +14,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from ragdock.core.chunking import chunk_document
-from ragdock.core.fusion import FAMILIAR_FROM
-from ragdock.core.lead import with_lead
 from ragdock.errors import (
     ConflictError,
     DocumentError,
@@ -26,14 +22,14 @@ from ragdock.errors import (
     UnavailableError,
 )
 from ragdock.ports import Embedder, Metrics, Parser, Store
+from ragdock.services.pipeline import Pipeline
 from ragdock.services.threads import DaemonPool
-from ragdock.types import Chunk, Job, JobState, ParsedDocument, Upload, Vectors
+from ragdock.types import Job, JobState, Upload
 
-__all__ = ["Ingester", "embedded_text", "passages", "token_counter"]
+__all__ = ["Ingester"]
 
 LEASE_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 0.5
-SAMPLE_CHARACTERS: Final = 4_000
 FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 log = logging.getLogger(__name__)
@@ -55,11 +51,9 @@ class Ingester:
         n_threads: int,
     ) -> None:
         self._store = store
-        self._parser = parser
-        self._embedder = embedder
         self._metrics = metrics
         self._fingerprint = fingerprint
-        self._chunk_tokens = chunk_tokens
+        self._pipeline = Pipeline(store, parser, embedder, metrics, chunk_tokens=chunk_tokens)
         self._max_queue = max_queue
         # One more than embeds, so that one parses or commits while the others keep the cores busy.
         self._n_slots = n_threads + 1
@@ -194,7 +188,7 @@ class Ingester:
                 finished = self._index(job)
                 self._metrics.count("ingested", outcome=finished.outcome or finished.state.value)
                 log.info("document indexed", extra=_facts(finished))
-        except NotFoundError:
+        except (NotFoundError, ConflictError):
             log.info("document withdrawn while it was processed", extra=_facts(job))
         except DocumentError as exc:
             self._failed(job, exc, retry_after_seconds=None)
@@ -215,28 +209,7 @@ class Ingester:
             self._wake.set()
 
     def _index(self, job: Job) -> Job:
-        content = self._store.content(job.id)
-        with self._stage("parse"):
-            parsed = self._parser.parse(content, job.filename, job.media_type)
-        del content
-        with self._stage("chunk"):
-            chunks = passages(parsed, self._embedder, self._chunk_tokens)
-        if not chunks:
-            raise DocumentError("The document holds no text to search.", code="no_text")
-        with self._stage("embed"):
-            vectors = self._embedded(chunks)
-        return self._commit(job, parsed, chunks, vectors)
-
-    def _embedded(self, chunks: Sequence[Chunk]) -> Vectors:
-        return self._embedder.embed([embedded_text(chunk) for chunk in chunks])
-
-    def _commit(
-        self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
-    ) -> Job:
-        with self._stage("commit"):
-            finished = self._store.commit_document(job, parsed, chunks, vectors)
-        self._metrics.count("ingested_chunks", len(chunks))
-        return finished
+        return self._pipeline.run(job, cancelled=self._stopping.is_set)
 
     def _failed(self, job: Job, exc: RagdockError, *, retry_after_seconds: float | None) -> None:
         if self._stopping.is_set():
@@ -252,12 +225,6 @@ class Ingester:
             log.warning("document %s", outcome, extra=_facts(after) | {"code": exc.code})
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._metrics.observe("ingest_stage", time.perf_counter() - start, stage=name)
-
-    @contextmanager
     def _tolerating(self, what: str) -> Iterator[None]:
         """Log what goes wrong and go on: the ledger keeps the work, the next round retries."""
         try:
@@ -265,30 +232,6 @@ class Ingester:
         except Exception:
             log.exception("%s failed", what)
             self._stopping.wait(IDLE_SECONDS)
-
-
-def passages(parsed: ParsedDocument, embedder: Embedder, max_tokens: int) -> tuple[Chunk, ...]:
-    """A document's passages, with their contexts, sized for the embedder."""
-    count_tokens = token_counter(embedder, parsed.text)
-    chunks = chunk_document(parsed, max_tokens=max_tokens, count_tokens=count_tokens)
-    return with_lead(parsed, chunks)
-
-
-def token_counter(embedder: Embedder, text: str) -> Callable[[str], int]:
-    """How a document's passages are measured.
-
-    Where the model doesn't know the language, its tokens are single letters: passages would hold a
-    few words each, and words are all that such a document is found by (XQuAD-ar, BM25 nDCG@10: .86
-    in passages of 200 letters, .89 in passages of 800).
-    """
-    if embedder.familiarity(text[:SAMPLE_CHARACTERS]) >= FAMILIAR_FROM:
-        return embedder.n_tokens
-    return lambda piece: min(embedder.n_tokens(piece), math.ceil(len(piece) / 4))
-
-
-def embedded_text(chunk: Chunk) -> str:
-    """What is embedded for a chunk: its context, then its text."""
-    return f"{chunk.context}\n{chunk.text}" if chunk.context else chunk.text
 
 
 def _facts(job: Job) -> dict[str, object]:
