@@ -215,8 +215,8 @@ class Ingester:
             self._wake.set()
 
     def _index(self, job: Job) -> Job:
-        content = self._store.content(job.id)
-        with self._stage("parse"):
+        with self._store.open_content(job.id) as file, self._stage("parse"):
+            content = file.read()
             parsed = self._parser.parse(content, job.filename, job.media_type)
         del content
         with self._stage("chunk"):

@@ -10,6 +10,7 @@ from typing import Any, Final
 import apsw
 
 from ragdock.adapters.stores.sqlite.connections import Database, fetch
+from ragdock.adapters.stores.sqlite.contents import drop_settled, insert_content
 from ragdock.adapters.stores.sqlite.owners import Owners
 from ragdock.errors import NotFoundError
 from ragdock.types import Job, JobKind, JobState, Upload
@@ -54,7 +55,7 @@ class Ledger:
     def add(
         self, collection_id: str, uploads: Sequence[Upload], same_as: Sequence[int | None]
     ) -> tuple[Job, ...]:
-        """One row an upload, in one transaction; content is kept until the job is finished.
+        """One row an upload, in one transaction; content is kept until the job is done.
 
         `same_as` holds the searchable version that an upload equals, if any: without a later write
         it becomes a finished row. One equal to the newest open row of its document answers that.
@@ -104,7 +105,7 @@ class Ledger:
                 JobState.DONE.value if unchanged else JobState.PENDING.value,
                 upload.filename,
                 upload.media_type,
-                len(upload.content),
+                upload.size_bytes,
                 upload.sha256,
                 metadata,
                 "unchanged" if unchanged else None,
@@ -113,10 +114,9 @@ class Ledger:
             ),
         )
         job_id = connection.last_insert_rowid()
+        drop_settled(connection, *key)
         if not unchanged:
-            connection.execute(
-                "INSERT INTO contents (job_id, content) VALUES (?, ?)", (job_id, upload.content)
-            )
+            insert_content(connection, job_id, upload.content)
         return job_id
 
     @staticmethod
@@ -133,15 +133,13 @@ class Ledger:
         """A row that asks for the document's removal; its unfinished index jobs are cancelled."""
         now = time.time()
         with self._catalogue.write() as connection:
-            open_jobs = fetch(
-                connection,
+            connection.execute(
                 f"UPDATE ledger SET state = 'cancelled', outcome = 'deleted', owner = NULL, "
                 f"updated_at = ? WHERE collection_id = ? AND document_id = ? "
-                f"AND kind = 'index' AND state IN {_OPEN} RETURNING id",
+                f"AND kind = 'index' AND state IN {_OPEN}",
                 (now, collection_id, document_id),
             )
-            for (job_id,) in open_jobs:
-                connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
+            drop_settled(connection, collection_id, document_id)
             connection.execute(
                 "INSERT INTO ledger (collection_id, document_id, kind, state, filename, "
                 "media_type, size_bytes, sha256, metadata, created_at, updated_at) "
@@ -231,7 +229,6 @@ class Ledger:
                     "error_code = 'poison', error = ? WHERE id = ?",
                     (now, _POISON, job_id),
                 )
-                connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
 
     def renew(self, owner: str, job_ids: Sequence[int], lease_seconds: float) -> None:
         """Prolong leases."""
@@ -259,8 +256,9 @@ class Ledger:
                 f"error = NULL, updated_at = ? WHERE id = ? AND state IN {_OPEN}",
                 (outcome, time.time(), job_id),
             )
-            connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
             job = self._read_one(connection, job_id)
+            if job.state is JobState.DONE:
+                connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
         self._catalogue.give_back_space()
         return job
 
@@ -270,11 +268,10 @@ class Ledger:
         final = retry_after_seconds is None or job.attempt >= MAX_ATTEMPTS
         with self._catalogue.write() as connection:
             # The attempt is checked so that a worker that lost its lease can't fail its successor.
-            failed = fetch(
-                connection,
+            connection.execute(
                 "UPDATE ledger SET state = ?, error_code = ?, error = ?, not_before = ?, "
                 "owner = NULL, updated_at = ? WHERE id = ? AND state = 'processing' "
-                "AND attempt = ? RETURNING id",
+                "AND attempt = ?",
                 (
                     JobState.FAILED.value if final else JobState.PENDING.value,
                     code,
@@ -285,16 +282,7 @@ class Ledger:
                     job.attempt,
                 ),
             )
-            if failed and final:
-                connection.execute("DELETE FROM contents WHERE job_id = ?", (job.id,))
             return self._read_one(connection, job.id)
-
-    def content(self, job_id: int) -> bytes:
-        """The bytes of an unfinished job."""
-        rows = self._catalogue.query("SELECT content FROM contents WHERE job_id = ?", (job_id,))
-        if not rows:
-            raise NotFoundError(f"Job {job_id} is finished; its upload is gone.")
-        return bytes(rows[0][0])
 
     def job(self, job_id: int) -> Job:
         """One row."""
@@ -354,6 +342,13 @@ class Ledger:
         counts = dict.fromkeys((JobState.PENDING, JobState.PROCESSING, JobState.FAILED), 0)
         counts.update({JobState(state): count for state, count in rows})
         return counts
+
+    def open_bytes(self) -> int:
+        """How much the unfinished uploads are together."""
+        rows = self._catalogue.query(
+            f"SELECT coalesce(sum(size_bytes), 0) FROM ledger WHERE state IN {_OPEN}"
+        )
+        return int(rows[0][0])
 
     @staticmethod
     def _read_one(connection: apsw.Connection, job_id: int) -> Job:
