@@ -340,8 +340,8 @@ def test_free_space_goes_back_to_the_disk(store: SqliteStore, directory: Path) -
     store.accept("c", [upload(f"d{n}", chr(97 + n) * 3_000_000) for n in range(8)])
     store._catalogue._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     full = (directory / "catalogue.db").stat().st_size
-    for job in store.claim("w", 10, 60.0):
-        store.fail(job, "x", "X.", retry_after_seconds=None)
+    for n in range(8):
+        store.delete_document("c", f"d{n}")
     for n in range(20):
         put(store, "small", f"text {n}")
     store.close()
