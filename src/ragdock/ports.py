@@ -131,7 +131,11 @@ class Store(Protocol):
         ...
 
     def progress(self, job: Job, stage: JobStage, percent: int) -> None:
-        """Note how far a job in work is; nothing when another worker has it by now."""
+        """Note how far a job in work is; nothing when another worker has it by now.
+
+        Called with (PARSE, 0) when the work begins: only what was begun can be to blame when the
+        worker dies.
+        """
         ...
 
     def retry(self, job_id: int) -> Job:
@@ -173,8 +177,21 @@ class Store(Protocol):
         """
         ...
 
-    def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
-        """Record a failure: pending again after a pause, or failed for good when that is None."""
+    def fail(
+        self,
+        job: Job,
+        code: str,
+        reason: str,
+        *,
+        retry_after_seconds: float | None,
+        counts: bool = True,
+    ) -> Job:
+        """Record a failure: pending again after a pause, or failed for good when that is None.
+
+        The pause is at least `retry_after_seconds` and grows with the attempts, up to minutes.
+        `counts` holds the attempt against the document, which is failed after too many of them;
+        False is for the outage of a dependency, which may last as long as it likes.
+        """
         ...
 
     def job(self, job_id: int) -> Job:
@@ -191,6 +208,27 @@ class Store(Protocol):
         limit: int = 100,
     ) -> tuple[Job, ...]:
         """Rows of the ledger, newest first, with ids below `before`."""
+        ...
+
+    def last_change(self) -> int:
+        """The number of the ledger's latest change; `job_changes` goes on from there."""
+        ...
+
+    def job_changes(
+        self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
+    ) -> tuple[tuple[int, Job], ...]:
+        """Jobs that changed since, each once and as it is now, with the number of its change.
+
+        In ascending order of those numbers. Without `collections`, of all of them.
+        """
+        ...
+
+    def workers(self) -> tuple[str, ...]:
+        """The owners of claims that are alive, in whatever process."""
+        ...
+
+    def secret(self, name: str) -> bytes:
+        """32 random bytes of that name: made once, the same for every process from then on."""
         ...
 
     def unsettled(

@@ -9,6 +9,7 @@ import pytest
 
 from contracts.search_contract import FiltersContract, SearchContract
 from contracts.store_contract import (
+    MAX_ATTEMPTS,
     CollectionsContract,
     DocumentsContract,
     LedgerContract,
@@ -27,7 +28,7 @@ class _Sqlite:
         with memory_directory() as directory, ExitStack() as stack:
 
             def open_one() -> Store:
-                store = SqliteStore(directory)
+                store = SqliteStore(directory, max_attempts=MAX_ATTEMPTS)
                 stack.callback(store.close)
                 return store
 
