@@ -219,7 +219,7 @@ def test_encodings_in_pieces(encoding: str, monkeypatch: pytest.MonkeyPatch) -> 
         ("жизнь\n".encode("koi8-r") * 1000, "wrong_encoding", "byte 0x"),
         ("words here\n".encode("utf-16-le") * 100, "wrong_encoding", "looks like UTF-16"),
         (b"\x01\x02\x03\x04" * 1000, "binary", "control"),
-        (b"words \xc3", "wrong_encoding", "offset 6"),
+        ("één ".encode() * 5 + b"\xc3", "wrong_encoding", "offset 30"),
     ],
     ids=["bytes", "nul", "half", "koi8", "utf16", "controls", "end"],
 )

@@ -10,7 +10,6 @@ from typing import Any, BinaryIO, Final
 
 from ragdock.adapters.parsers.parts import scanned, split
 from ragdock.adapters.parsers.text_stream import TextStream
-
 from ragdock.core import media
 from ragdock.core.spans import overlong_word_spans
 from ragdock.errors import DocumentError
