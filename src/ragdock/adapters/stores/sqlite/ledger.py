@@ -11,7 +11,7 @@ import apsw
 
 from ragdock.adapters.stores.sqlite.connections import Database, fetch
 from ragdock.adapters.stores.sqlite.owners import Owners
-from ragdock.errors import NotFoundError
+from ragdock.errors import NotFoundError, job_not_found
 from ragdock.types import Job, JobKind, JobState, Upload
 
 __all__ = ["Ledger"]
@@ -300,7 +300,7 @@ class Ledger:
         """One row."""
         rows = self._catalogue.query(f"SELECT {_COLUMNS} {_FROM} WHERE l.id = ?", (job_id,))
         if not rows:
-            raise NotFoundError(f"There is no job {job_id}.", field="path.job_id")
+            raise job_not_found(job_id)
         return _job(rows[0])
 
     def jobs(
@@ -359,7 +359,7 @@ class Ledger:
     def _read_one(connection: apsw.Connection, job_id: int) -> Job:
         rows = fetch(connection, f"SELECT {_COLUMNS} {_FROM} WHERE l.id = ?", (job_id,))
         if not rows:
-            raise NotFoundError(f"There is no job {job_id}.", field="path.job_id")
+            raise job_not_found(job_id)
         return _job(rows[0])
 
 
