@@ -52,6 +52,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "pydantic": ("api", "settings.py"),
     "pydantic_settings": ("settings.py",),
     "pypdfium2": ("adapters/parsers",),
+    "python_multipart": ("api/forms.py",),
     "redis": ("adapters/caches",),
     "rich": ("cli",),
     "selectolax": ("adapters/parsers",),
@@ -165,7 +166,6 @@ def test_each_foreign_package_stays_in_its_place() -> None:
 NOT_IMPORTED = {
     "httptools": "uvicorn is told to use it",
     "packaging": "onnxruntime.quantization imports it",
-    "python-multipart": "Starlette imports it for forms",
     "uvloop": "uvicorn is told to use it",
 }
 

@@ -23,6 +23,7 @@ from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
 from ragdock.services.ingest import Ingester
+from ragdock.services.intake import Intake
 from ragdock.services.keys import Keys
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
@@ -50,6 +51,7 @@ class Services:
     retriever: Retriever
     answerer: Answerer
     ingester: Ingester
+    intake: Intake
     readiness: Readiness
     fingerprint: str
 
@@ -103,6 +105,7 @@ def open_services(
             fingerprint=fingerprint,
             n_candidates=settings.candidates,
         )
+        intake = Intake(store, metrics, settings.max_queue_mb)
         ingester = Ingester(
             store,
             parser,
@@ -142,6 +145,7 @@ def open_services(
                 min_score=settings.min_score,
             ),
             ingester=ingester,
+            intake=intake,
             readiness=Readiness(tuple(dependencies), metrics),
             fingerprint=fingerprint,
         )
