@@ -7,12 +7,13 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 from __future__ import annotations
 
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
 from ragdock.types import (
+    ApiKey,
     Chunk,
     Collection,
     DenseResult,
@@ -29,7 +30,17 @@ from ragdock.types import (
     Vectors,
 )
 
-__all__ = ["Cache", "Embedder", "Generator", "Metrics", "Parser", "Reader", "Spool", "Store"]
+__all__ = [
+    "Cache",
+    "Embedder",
+    "Generator",
+    "KeyStore",
+    "Metrics",
+    "Parser",
+    "Reader",
+    "Spool",
+    "Store",
+]
 
 
 class Reader(Protocol):
@@ -131,7 +142,11 @@ class Store(Protocol):
         ...
 
     def progress(self, job: Job, stage: JobStage, percent: int) -> None:
-        """Note how far a job in work is; nothing when another worker has it by now."""
+        """Note how far a job in work is; nothing when another worker has it by now.
+
+        Called with (PARSE, 0) when the work begins: only what was begun can be to blame when the
+        worker dies.
+        """
         ...
 
     def retry(self, job_id: int) -> Job:
@@ -173,8 +188,21 @@ class Store(Protocol):
         """
         ...
 
-    def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
-        """Record a failure: pending again after a pause, or failed for good when that is None."""
+    def fail(
+        self,
+        job: Job,
+        code: str,
+        reason: str,
+        *,
+        retry_after_seconds: float | None,
+        counts: bool = True,
+    ) -> Job:
+        """Record a failure: pending again after a pause, or failed for good when that is None.
+
+        The pause is at least `retry_after_seconds` and grows with the attempts, up to minutes.
+        `counts` holds the attempt against the document, which is failed after too many of them;
+        False is for the outage of a dependency, which may last as long as it likes.
+        """
         ...
 
     def job(self, job_id: int) -> Job:
@@ -191,6 +219,27 @@ class Store(Protocol):
         limit: int = 100,
     ) -> tuple[Job, ...]:
         """Rows of the ledger, newest first, with ids below `before`."""
+        ...
+
+    def last_change(self) -> int:
+        """The number of the ledger's latest change; `job_changes` goes on from there."""
+        ...
+
+    def job_changes(
+        self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
+    ) -> tuple[tuple[int, Job], ...]:
+        """Jobs that changed since, each once and as it is now, with the number of its change.
+
+        In ascending order of those numbers. Without `collections`, of all of them.
+        """
+        ...
+
+    def workers(self) -> tuple[str, ...]:
+        """The owners of claims that are alive, in whatever process."""
+        ...
+
+    def secret(self, name: str) -> bytes:
+        """32 random bytes of that name: made once, the same for every process from then on."""
         ...
 
     def unsettled(
@@ -243,6 +292,38 @@ class Store(Protocol):
     # Search
     def reader(self, collection: str) -> AbstractContextManager[Reader]:
         """Open a consistent view; keep it short."""
+        ...
+
+
+class KeyStore(Protocol):
+    """API keys, durable and shared by all processes; rows are revoked, never removed."""
+
+    def add(self, key: ApiKey) -> None:
+        """Keep a key; `ConflictError` when a key that isn't revoked has its name or id."""
+        ...
+
+    def all(self) -> tuple[ApiKey, ...]:
+        """All keys, revoked ones too, oldest first."""
+        ...
+
+    def revoke(self, key_id: str, at: float) -> None:
+        """From now on it opens nothing, in no process; harmless when repeated."""
+        ...
+
+    def touch(self, used: Mapping[str, float]) -> None:
+        """Note when keys were last used, by id; an earlier time than the known one is ignored."""
+        ...
+
+    def peek(self, key_id: str) -> ApiKey | None:
+        """One key as of now, in microseconds and without waiting: the event loop may call this."""
+        ...
+
+    def peek_count(self) -> int:
+        """How many keys were ever made; for the event loop as well."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
         ...
 
 

@@ -12,12 +12,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
 from ragdock.errors import ConflictError, NotFoundError, StoreError
 from ragdock.ports import Store
-from ragdock.types import Chunk, JobKind, JobState
+from ragdock.types import Chunk, Job, JobKind, JobStage, JobState
+from support.serving import until
 from support.stores import (
     DIM,
     EMBEDDER,
@@ -38,6 +40,9 @@ __all__ = [
     "OpenStore",
     "UploadsContract",
 ]
+
+MAX_ATTEMPTS = 3
+"""What `open_store` opens its handles with."""
 
 OpenStore = Callable[[], Store]
 
@@ -402,7 +407,8 @@ class LedgerContract(_Base):
     def test_a_lease_that_runs_out_frees_the_job(self, store: Store) -> None:
         """Another owner gets the job, with a higher attempt, once the lease is over."""
         (job,) = store.accept("c", [upload("d")])
-        store.claim("slow", 1, 0.2)
+        (slow,) = store.claim("slow", 1, 0.2)
+        store.progress(slow, JobStage.PARSE, 0)
         assert store.claim("quick", 1, 60.0) == ()
         time.sleep(0.25)
         (again,) = store.claim("quick", 1, 60.0)
@@ -429,20 +435,20 @@ class LedgerContract(_Base):
         assert store.job(first.id).state is JobState.DONE
 
     def test_a_job_that_kills_its_workers_is_parked(self, store: Store) -> None:
-        """After five leases that ran out the job is failed as poison, and its bytes are kept."""
+        """After so many leases that ran out the job is failed as poison, and nothing else is."""
         (job,) = store.accept("c", [upload("d")])
-        for attempt in range(1, 6):
-            (claimed,) = store.claim(f"w{attempt}", 1, 0.0)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            (claimed,) = until(lambda n=attempt: store.claim(f"w{n}", 1, 0.0))  # type: ignore[misc]
             assert claimed.attempt == attempt
-            time.sleep(0.01)
+            store.progress(claimed, JobStage.PARSE, 0)
         assert store.claim("w", 1, 60.0) == ()
         parked = store.job(job.id)
         assert (parked.state, parked.error_code) == (JobState.FAILED, "poison")
         assert parked.error
-        assert content(store, job.id) == b"some text"
+        assert content(store, job.id)  # Kept for a retry.
 
     def test_a_failure_for_good(self, store: Store) -> None:
-        """The job carries code and reason, its bytes are kept, the old version stays."""
+        """The job carries code and reason, its bytes stay for a retry, the old version serves."""
         put(store, "d", "old words")
         store.accept("c", [upload("d", "new words")])
         (job,) = store.claim("w", 1, 60.0)
@@ -464,9 +470,10 @@ class LedgerContract(_Base):
             "busy",
             "Busy.",
         )
+        assert paused.next_attempt_at is not None
         assert store.claim("w", 1, 60.0) == ()
-        time.sleep(0.35)
-        (again,) = store.claim("w", 1, 60.0)
+        (again,) = until(lambda: store.claim("w", 1, 60.0))
+        assert time.time() >= paused.next_attempt_at - 0.05
         assert again.attempt == 2
         assert content(store, job.id) == b"bytes"
         done = commit(store, again)
@@ -489,6 +496,209 @@ class LedgerContract(_Base):
         store.delete_document("c", "d")
         after = store.fail(job, "x", "Late.", retry_after_seconds=1.0)
         assert after.state is JobState.CANCELLED
+
+    def test_an_outage_never_parks(self, store: Store) -> None:
+        """Failures that aren't the document's own are retried for as long as they last."""
+        (job,) = store.accept("c", [upload("d")])
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            (job,) = until(lambda: store.claim("w", 1, 60.0), 60.0)
+            assert job.attempt == attempt
+            store.progress(job, JobStage.PARSE, 0)
+            job = store.fail(job, "down", "Down.", retry_after_seconds=0.0, counts=False)
+            assert (job.state, job.error_code) == (JobState.PENDING, "down")
+
+    def test_failures_that_count_park(self, store: Store) -> None:
+        """A document that fails in as many attempts as are allowed is failed, with the reason."""
+        (job,) = store.accept("c", [upload("d")])
+        states = []
+        for _ in range(MAX_ATTEMPTS):
+            (claimed,) = until(lambda: store.claim("w", 1, 60.0), 60.0)
+            states.append(store.fail(claimed, "odd", "Odd.", retry_after_seconds=0.0).state)
+        assert states == [JobState.PENDING] * (MAX_ATTEMPTS - 1) + [JobState.FAILED]
+        assert store.job(job.id).error_code == "odd"
+
+    def test_a_cancelled_job_is_never_found(self, store: Store) -> None:
+        """What its worker still commits is refused, and what was searchable before stays."""
+        put(store, "d", "old words")
+        store.accept("c", [upload("d", "new words")])
+        (job,) = store.claim("w", 1, 60.0)
+        key = store.state_key("c")
+        cancelled = store.cancel(job.id)
+        assert (cancelled.state, cancelled.outcome, cancelled.worker) == (
+            JobState.CANCELLED,
+            None,
+            None,
+        )
+        assert store.cancel(job.id) == cancelled
+        assert commit(store, job, "new words").state is JobState.CANCELLED
+        assert found(store, "new") == []
+        assert found(store, "old") == ["d"]
+        assert store.state_key("c") == key
+        with pytest.raises(NotFoundError):
+            content(store, job.id)
+
+    def test_a_pending_job_can_be_cancelled(self, store: Store) -> None:
+        """It is never claimed, and doesn't hold up the document's next write."""
+        (job,) = store.accept("c", [upload("d", "one")])
+        store.cancel(job.id)
+        assert store.claim("w", 1, 60.0) == ()
+        assert put(store, "d", "two").outcome == "indexed"
+
+    def test_a_finished_job_cannot_be_cancelled(self, store: Store) -> None:
+        """Done and failed jobs stay what they are."""
+        done = put(store, "d", "text")
+        store.accept("c", [upload("e")])
+        (job,) = store.claim("w", 1, 60.0)
+        store.fail(job, "x", "X.", retry_after_seconds=None)
+        for job_id in (done.id, job.id):
+            before = store.job(job_id)
+            with pytest.raises(ConflictError):
+                store.cancel(job_id)
+            assert store.job(job_id) == before
+
+    def test_cancellation_or_commit_wins(self, store: Store, open_store: OpenStore) -> None:
+        """Raced against each other, a job is cancelled and not found, or done and found."""
+        other = open_store()
+        outcomes = set()
+        for n in range(30):
+            word = f"race{n}"
+            (job,) = store.accept("c", [upload("d", word)])
+            (job,) = store.claim("w", 1, 60.0)
+            started = threading.Barrier(2)
+
+            def give_up(job: Job, pause: float, started: threading.Barrier) -> None:
+                started.wait()
+                time.sleep(pause)
+                with suppress(ConflictError):
+                    other.cancel(job.id)
+
+            arguments = (job, n % 5 * 0.001, started)
+            thread = threading.Thread(target=give_up, args=arguments)
+            thread.start()
+            started.wait()
+            commit(store, job, word)
+            thread.join()
+            state = store.job(job.id).state
+            outcomes.add(state)
+            assert found(store, word) == (["d"] if state is JobState.DONE else []), state
+        assert outcomes <= {JobState.DONE, JobState.CANCELLED}
+
+    def test_a_retry_starts_anew(self, store: Store) -> None:
+        """A failed or cancelled job is pending again, with its bytes and no attempt counted."""
+        (job,) = store.accept("c", [upload("d", "words")])
+        for give_up in (
+            lambda job: store.fail(job, "x", "X.", retry_after_seconds=None),
+            lambda job: store.cancel(job.id),
+        ):
+            (claimed,) = store.claim("w", 1, 60.0)
+            assert claimed.attempt == 1
+            give_up(claimed)
+            again = store.retry(job.id)
+            assert (again.state, again.attempt, again.error_code) == (JobState.PENDING, 0, None)
+            # Whoever had it before can neither commit nor fail it any more where that would hurt.
+            assert store.fail(claimed, "late", "Late.", retry_after_seconds=None) == again
+        assert [done.outcome for done in index(store)] == ["indexed"]
+        assert found(store, "words") == ["d"]
+
+    def test_a_late_commit_from_before_a_cancel_is_refused_after_the_retry(
+        self, store: Store
+    ) -> None:
+        """Cancelled, retried and cancelled again: the first worker's commit is never found."""
+        (job,) = store.accept("c", [upload("d", "words")])
+        (first,) = store.claim("slow", 1, 60.0)
+        store.cancel(job.id)
+        store.retry(job.id)
+        (second,) = store.claim("quick", 1, 60.0)
+        commit(store, first, "words")
+        assert found(store, "words") == []
+        store.cancel(job.id)
+        for late in (first, second):
+            commit(store, late, "words")
+        assert found(store, "words") == []
+        assert store.job(job.id).state is JobState.CANCELLED
+
+    def test_what_cannot_be_retried(self, store: Store) -> None:
+        """Open and done jobs, and those with a later write, are refused."""
+        done = put(store, "d", "text")
+        (waiting,) = store.accept("c", [upload("e", "one")])
+        for job_id in (done.id, waiting.id):
+            with pytest.raises(ConflictError):
+                store.retry(job_id)
+        store.cancel(waiting.id)
+        put(store, "e", "two")
+        with pytest.raises(ConflictError):
+            store.retry(waiting.id)
+        (deleted,) = store.accept("c", [upload("f")])
+        store.delete_document("c", "f")
+        with pytest.raises(ConflictError):
+            store.retry(deleted.id)
+
+    def test_progress_is_told(self, store: Store) -> None:
+        """Stage and percent of a job in work are seen; what lost workers report isn't."""
+        store.accept("c", [upload("d")])
+        (job,) = store.claim("w", 1, 60.0)
+        assert (job.stage, job.percent, job.worker) == (JobStage.PARSE, 0, "w")
+        store.progress(job, JobStage.EMBED, 40)
+        now = store.job(job.id)
+        assert (now.stage, now.percent) == (JobStage.EMBED, 40)
+        store.release("w")
+        (again,) = store.claim("w2", 1, 60.0)
+        store.progress(job, JobStage.COMMIT, 90)
+        assert store.job(job.id) == again
+        done = commit(store, again)
+        assert (done.stage, done.percent, done.worker) == (None, 100, None)
+
+    def test_changes_are_numbered(self, store: Store, open_store: OpenStore) -> None:
+        """A follower sees each changed job once, as it is now, and nothing twice."""
+        store.create_collection("other", "f", DIM)
+        other = open_store()
+        after = other.last_change()
+        assert other.job_changes(after) == ()
+        a, b = store.accept("c", [upload("a"), upload("b")])
+        (o,) = store.accept("other", [upload("o")])
+        changes = other.job_changes(after)
+        assert [job for _, job in changes] == [a, b, o]
+        assert [number for number, _ in changes] == sorted(number for number, _ in changes)
+        assert [job for _, job in other.job_changes(after, limit=1)] == [a]
+        assert [job for _, job in other.job_changes(after, collections=["other"])] == [o]
+        after = changes[-1][0]
+        (job,) = store.claim("w", 1, 60.0)
+        store.renew("w", [job.id], 60.0)
+        assert [one for _, one in other.job_changes(after)] == [job]
+        done = commit(store, job)
+        assert [one for _, one in other.job_changes(after)] == [done]
+        store.delete_document("c", "b")
+        kinds = [(one.document_id, one.kind, one.state) for _, one in other.job_changes(after)]
+        assert kinds == [
+            ("a", JobKind.INDEX, JobState.DONE),
+            ("b", JobKind.INDEX, JobState.CANCELLED),
+            ("b", JobKind.DELETE, JobState.DONE),
+        ]
+        assert other.last_change() == other.job_changes(after)[-1][0]
+
+    def test_what_waits_holds_nobody_up(self, store: Store) -> None:
+        """A document's later write goes ahead while the earlier one waits for its next attempt."""
+        store.accept("c", [upload("d", "one")])
+        (job,) = store.claim("w", 1, 60.0)
+        store.fail(job, "down", "Down.", retry_after_seconds=60.0, counts=False)
+        assert put(store, "d", "two").outcome == "indexed"
+        assert found(store, "two") == ["d"]
+
+    def test_workers_are_known_while_they_live(self, store: Store, open_store: OpenStore) -> None:
+        """Who asked for work counts as a worker until its process lets go."""
+        other = open_store()
+        assert other.workers() == ()
+        store.claim("w", 1, 60.0)
+        assert other.workers() == store.workers() == ("w",)
+        store.close()
+        assert other.workers() == ()
+
+    def test_a_secret_is_made_once(self, store: Store, open_store: OpenStore) -> None:
+        """Every handle gets the same 32 random bytes of a name."""
+        secret = store.secret("a")
+        assert len(secret) == 32
+        assert open_store().secret("a") == secret
+        assert store.secret("b") != secret
 
     def test_jobs_are_listed_newest_first(self, store: Store) -> None:
         """The listing filters by collection, state and document, and pages downwards."""

@@ -10,6 +10,7 @@ import pytest
 from contracts.search_contract import FiltersContract, SearchContract
 from contracts.staging_contract import PurgeContract, StagingContract, TextContract
 from contracts.store_contract import (
+    MAX_ATTEMPTS,
     CollectionsContract,
     DocumentsContract,
     LedgerContract,
@@ -28,7 +29,7 @@ class _Sqlite:
         with memory_directory() as directory, ExitStack() as stack:
 
             def open_one() -> Store:
-                store = SqliteStore(directory)
+                store = SqliteStore(directory, max_attempts=MAX_ATTEMPTS)
                 stack.callback(store.close)
                 return store
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import apsw
 import numpy as np
@@ -22,16 +22,21 @@ from ragdock.types import Chunk, Job, ParsedDocument, Vectors
 
 __all__ = [
     "BATCH_CHUNKS",
+    "Outcome",
     "Part",
     "commit",
     "delete_document",
     "discard",
+    "refuse_commits",
     "stage",
     "stage_batch",
 ]
 
 # What one transaction writes at most: some 50 ms of the collection's write lock.
 BATCH_CHUNKS: Final = 256
+KEEP_REFUSED: Final = 1_000_000
+
+Outcome: TypeAlias = Literal["indexed", "superseded", "refused"]
 
 
 class Part:
@@ -128,17 +133,18 @@ class Draft:
 
 
 def stage(connection: apsw.Connection, part: Part) -> int | None:
-    """Open the part's draft and write its text; None when a later write rules the job out."""
-    if _latest_version(connection, part.job.document_id) >= part.job.id:
+    """Open the part's draft and write its text; None when nothing can come of the job any more."""
+    job = part.job
+    if _latest_version(connection, job.document_id) >= job.id or _is_refused(connection, job):
         return None
     draft = _with_text(connection, part, _draft_for(connection, part))
     connection.execute(
         "INSERT OR REPLACE INTO drafts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             draft.n,
-            part.job.document_id,
-            part.job.id,
-            _attempt(part.job),
+            job.document_id,
+            job.id,
+            job.token,
             draft.title,
             draft.n_characters,
             draft.n_parts,
@@ -156,15 +162,19 @@ def stage_batch(connection: apsw.Connection, document: int, batch: _Batch) -> No
     batch.insert(connection, document, None)
 
 
-def commit(connection: apsw.Connection, part: Part, staged: int | None) -> bool:
-    """Put the document in place of its earlier version; False when a later one is in.
+def commit(connection: apsw.Connection, part: Part, staged: int | None) -> Outcome:
+    """Put the document in place of its earlier version, unless a later one is in.
 
-    `staged` is the draft that holds the part's chunks already; otherwise they are written here.
+    Refused when the job was cancelled after this worker got it. `staged` is the draft that holds
+    the part's chunks already; otherwise they are written here.
     """
     job = part.job
     if _latest_version(connection, job.document_id) >= job.id:
         _discard_drafts(connection, job.document_id, job.id)
-        return _version(connection, job.document_id) == job.id
+        searchable = _version(connection, job.document_id) == job.id
+        return "indexed" if searchable else "superseded"
+    if _is_refused(connection, job):
+        return "refused"
     if staged is None:
         draft = _with_text(connection, part, _draft_for(connection, part))
     else:
@@ -186,7 +196,7 @@ def commit(connection: apsw.Connection, part: Part, staged: int | None) -> bool:
     connection.execute(
         "UPDATE state SET n_documents = n_documents + 1, n_chunks = n_chunks + ?", (n_chunks,)
     )
-    return True
+    return "indexed"
 
 
 def delete_document(connection: apsw.Connection, document_id: str, version: int) -> None:
@@ -202,6 +212,30 @@ def delete_document(connection: apsw.Connection, document_id: str, version: int)
         (document_id, version),
     )
     connection.execute("UPDATE state SET last_version = max(last_version, ?)", (version,))
+
+
+def refuse_commits(connection: apsw.Connection, document_id: str, version: int, token: int) -> bool:
+    """Refuse that version from workers with this token or an older one; False when it is in."""
+    if _version(connection, document_id) == version:
+        return False
+    connection.execute(
+        "INSERT INTO refused VALUES (?, ?) "
+        "ON CONFLICT (version) DO UPDATE SET token = max(token, excluded.token)",
+        (version, token),
+    )
+    connection.execute("DELETE FROM refused WHERE version < ?", (version - KEEP_REFUSED,))
+    _discard_drafts(connection, document_id, version)
+    return True
+
+
+def _is_refused(connection: apsw.Connection, job: Job) -> bool:
+    return bool(
+        fetch(
+            connection,
+            "SELECT 1 FROM refused WHERE version = ? AND token >= ?",
+            (job.id, job.token),
+        )
+    )
 
 
 def discard(connection: apsw.Connection, document: int) -> None:
@@ -224,7 +258,7 @@ def _draft_for(connection: apsw.Connection, part: Part) -> Draft:
         _discard_drafts(connection, job.document_id, job.id)
         sql = "UPDATE state SET last_document = last_document + 1 RETURNING last_document"
         return Draft(fetch(connection, sql)[0][0], part.parsed.title)
-    draft = _read_draft(connection, "version = ? AND attempt = ?", (job.id, _attempt(job)))
+    draft = _read_draft(connection, "version = ? AND token = ?", (job.id, job.token))
     if draft.n_characters != part.parsed.start:
         raise _lost()
     return draft
@@ -236,11 +270,6 @@ def _read_draft(connection: apsw.Connection, where: str, bindings: tuple[object,
     if not rows:
         raise _lost()
     return Draft(*rows[0])
-
-
-def _attempt(job: Job) -> str:
-    """Tells one worker's attempt at a job from another's, so that they can't mix their parts."""
-    return f"{job.attempt} {job.worker or ''}"
 
 
 def _lost() -> StoreError:

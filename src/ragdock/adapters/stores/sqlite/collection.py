@@ -16,10 +16,12 @@ import numpy as np
 from ragdock.adapters.stores.sqlite.blocks import Ranges
 from ragdock.adapters.stores.sqlite.changes import (
     BATCH_CHUNKS,
+    Outcome,
     Part,
     commit,
     delete_document,
     discard,
+    refuse_commits,
     stage,
     stage_batch,
 )
@@ -126,19 +128,20 @@ class CollectionFile:
         return document
 
     def commit(
-        self,
-        job: Job,
-        parsed: ParsedDocument,
-        chunks: Sequence[Chunk],
-        vectors: Vectors,
-    ) -> bool:
-        """Put the job's document in place of its earlier version; False when a later one is in."""
+        self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> Outcome:
+        """Put the job's document in place of its earlier version, unless a later one is in."""
         part = Part(job, parsed, chunks, vectors, self._dim)
         staged = None if part.is_small else self._stage(part)
         with self._database.write() as connection:
             applied = commit(connection, part, staged)
         self._database.give_back_space()
         return applied
+
+    def refuse(self, document_id: str, version: int, token: int) -> bool:
+        """Refuse that version from workers with this token or older; False when it is in."""
+        with self._database.write() as connection:
+            return refuse_commits(connection, document_id, version, token)
 
     def drafts(self) -> list[tuple[int, int]]:
         """The number of each document that is being staged, and the job that it is for."""

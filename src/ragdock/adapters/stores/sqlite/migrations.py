@@ -155,7 +155,10 @@ def _m001_collection(connection: apsw.Connection) -> None:
 
 
 def _m002_catalogue(connection: apsw.Connection) -> None:
-    # `change` numbers every change of a ledger row, so that followers can ask for what is new.
+    # `change` numbers every change of a ledger row, so that followers can ask for what is new;
+    # `token` is the change by which a job was claimed or cancelled. `faults` counts the attempts
+    # that are held against the document. `not_before` and `lease_until` are seconds of the clock
+    # that `clock` names; `retry_at` is `not_before` as people's time.
     # A large upload is a file beside the catalogue (`contents.file`), a small one a value in it;
     # `discarded` names the files whose rows went, by whatever statement or cascade.
     # `idempotency` keeps the first answer to a write for its key; `secrets` what must be random and
@@ -166,6 +169,10 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
         ALTER TABLE ledger ADD COLUMN percent INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE ledger ADD COLUMN parent INTEGER;
         ALTER TABLE ledger ADD COLUMN change INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE ledger ADD COLUMN token INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE ledger ADD COLUMN faults INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE ledger ADD COLUMN clock TEXT;
+        ALTER TABLE ledger ADD COLUMN retry_at REAL;
         CREATE INDEX ledger_by_change ON ledger (change);
         CREATE INDEX ledger_by_parent ON ledger (parent) WHERE parent IS NOT NULL;
 
@@ -199,9 +206,9 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
 
         CREATE TABLE api_keys (
             id TEXT PRIMARY KEY,
-            name TEXT NOT NULL UNIQUE,
+            name TEXT NOT NULL,
             hash BLOB NOT NULL,
-            scopes TEXT NOT NULL,
+            rights TEXT NOT NULL,
             collections TEXT,
             rate_per_minute INTEGER,
             created_at REAL NOT NULL,
@@ -209,6 +216,7 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
             revoked_at REAL,
             last_used_at REAL
         ) STRICT;
+        CREATE UNIQUE INDEX api_keys_by_name ON api_keys (name) WHERE revoked_at IS NULL;
 
         CREATE TABLE secrets (
             name TEXT PRIMARY KEY,
@@ -223,7 +231,9 @@ def _m002_collection(connection: apsw.Connection) -> None:
     # `added` is the generation that made a range live (0 for those of the first release, of which
     # no copy is kept that could have to catch up with them). `drafts` are documents whose parts are
     # being staged, `dead` those whose hidden rows wait to be purged. Numbers of documents ascend
-    # for ever (`last_document`), since purging lags behind.
+    # for ever (`last_document`), since purging lags behind. Commits of a cancelled job's workers
+    # (claims up to `token`) are `refused` here, in the transaction that would make their content
+    # searchable.
     connection.execute(
         """
         ALTER TABLE state ADD COLUMN last_document INTEGER NOT NULL DEFAULT 0;
@@ -251,7 +261,7 @@ def _m002_collection(connection: apsw.Connection) -> None:
             document INTEGER PRIMARY KEY,
             document_id TEXT NOT NULL,
             version INTEGER NOT NULL,
-            attempt TEXT NOT NULL,
+            token INTEGER NOT NULL,
             title TEXT NOT NULL,
             n_characters INTEGER NOT NULL,
             n_parts INTEGER NOT NULL,
@@ -275,6 +285,11 @@ def _m002_collection(connection: apsw.Connection) -> None:
         ) STRICT;
         INSERT INTO texts SELECT document, 0, 0, deflated, NULL FROM former_texts;
         DROP TABLE former_texts;
+
+        CREATE TABLE refused (
+            version INTEGER PRIMARY KEY,
+            token INTEGER NOT NULL
+        ) STRICT;
         """
     ).fetchall()
 

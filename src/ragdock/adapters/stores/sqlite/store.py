@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import threading
 import time
@@ -22,6 +23,7 @@ from typing import BinaryIO, Final, TypeAlias
 
 import apsw
 
+from ragdock.adapters.stores.sqlite.clock import Clock, SystemClock
 from ragdock.adapters.stores.sqlite.collection import CollectionFile
 from ragdock.adapters.stores.sqlite.connections import Database, require_safe_sqlite
 from ragdock.adapters.stores.sqlite.contents import Contents, disk_errors
@@ -38,6 +40,7 @@ from ragdock.errors import (
     IntegrityError,
     NotFoundError,
     StoreError,
+    collection_not_found,
 )
 from ragdock.ports import Reader, Spool
 from ragdock.types import (
@@ -45,6 +48,7 @@ from ragdock.types import (
     Collection,
     Document,
     Job,
+    JobStage,
     JobState,
     ParsedDocument,
     Upload,
@@ -56,13 +60,21 @@ __all__ = ["SqliteStore"]
 _Row: TypeAlias = tuple[str, str, str, int, float]
 KEEP_FAILED_HOURS: Final = 168.0
 PURGE_AFTER_COMMIT: Final = 256
+SECRET_BYTES: Final = 32
 _ROW: Final = "id, name, fingerprint, dim, created_at"
 
 
 class SqliteStore:
     """`Store` on SQLite files under one directory of a local disk."""
 
-    def __init__(self, directory: Path, *, keep_failed_hours: float = KEEP_FAILED_HOURS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_attempts: int = 5,
+        keep_failed_hours: float = KEEP_FAILED_HOURS,
+        clock: Clock | None = None,
+    ) -> None:
         """Open or create; raises `ConfigurationError` when the directory can't be written.
 
         Uploads of failed and cancelled jobs are kept for a retry for `keep_failed_hours`.
@@ -73,7 +85,9 @@ class SqliteStore:
         _make_writable(self._files_directory)
         self._catalogue = Database(directory / "catalogue.db", CATALOGUE, cache_mb=4)
         self._owners = Owners(directory / "owners")
-        self._ledger = Ledger(self._catalogue, self._owners)
+        self._ledger = Ledger(
+            self._catalogue, self._owners, clock or SystemClock(), max_attempts=max_attempts
+        )
         self._contents = Contents(
             self._catalogue, directory / "contents", keep_failed_hours=keep_failed_hours
         )
@@ -169,10 +183,10 @@ class SqliteStore:
         )
         if rows and collection_id in (None, rows[0][0]):
             return rows[0]
+        if not rows:
+            raise collection_not_found(name)
         raise NotFoundError(
-            f"Collection {name!r} was dropped and made anew."
-            if rows
-            else f"There is no collection {name!r}; create it with POST /v1/collections.",
+            f"Collection {name!r} was dropped and made anew.",
             field="collection",
             code="collection_not_found",
         )
@@ -255,15 +269,15 @@ class SqliteStore:
                 self._apply_delete(
                     self._row(job.collection, job.collection_id), job.document_id, job.id
                 )
-        return self._ledger.claim(owner, limit, lease_seconds)
+        return self._ledger.leases.claim(owner, limit, lease_seconds)
 
     def renew(self, owner: str, job_ids: Sequence[int], lease_seconds: float) -> None:
         """Prolong the leases that `owner` holds."""
-        self._ledger.renew(owner, job_ids, lease_seconds)
+        self._ledger.leases.renew(owner, job_ids, lease_seconds)
 
     def release(self, owner: str) -> None:
         """Give back what `owner` has claimed and not finished."""
-        self._ledger.release(owner)
+        self._ledger.leases.release(owner)
 
     def spool(self) -> Spool:
         """A file in the store's directory to receive a large upload."""
@@ -293,16 +307,62 @@ class SqliteStore:
         # By id: a collection made anew under the same name is another one.
         row = self._row(job.collection, job.collection_id)
         with self._using(row) as file:
-            indexed = file.commit(job, parsed, chunks, vectors)
+            outcome = file.commit(job, parsed, chunks, vectors)
+        if outcome == "refused":
+            return self._ledger.withdrawn(job)
+        finished = self._ledger.finish(job.id, outcome)
         # A little each time, so that it also gets done where there is never an idle moment.
         self._purger.run_one(row[0], PURGE_AFTER_COMMIT)
-        finished = self._ledger.finish(job.id, "indexed" if indexed else "superseded")
         self._contents.remove_discarded()
         return finished
 
-    def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
+    def fail(
+        self,
+        job: Job,
+        code: str,
+        reason: str,
+        *,
+        retry_after_seconds: float | None,
+        counts: bool = True,
+    ) -> Job:
         """Record a failure."""
-        return self._ledger.fail(job, code, reason, retry_after_seconds=retry_after_seconds)
+        return self._ledger.fail(
+            job, code, reason, retry_after_seconds=retry_after_seconds, counts=counts
+        )
+
+    def progress(self, job: Job, stage: JobStage, percent: int) -> None:
+        """Note how far a job in work is."""
+        self._ledger.progress(job, stage, percent)
+
+    def retry(self, job_id: int) -> Job:
+        """Make a failed or cancelled job pending again."""
+        return self._ledger.retry(job_id)
+
+    def cancel(self, job_id: int) -> Job:
+        """Give up an unfinished job."""
+        job = self._ledger.job(job_id)
+        # Opened before the ledger is locked: opening may have to write to the ledger.
+        with self._using(self._row(job.collection, job.collection_id)) as file:
+            return self._ledger.cancel(
+                job_id, lambda row, token: file.refuse(row.document_id, row.id, token)
+            )
+
+    def last_change(self) -> int:
+        """The number of the ledger's latest change."""
+        return self._ledger.last_change()
+
+    def job_changes(
+        self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
+    ) -> tuple[tuple[int, Job], ...]:
+        """Rows of the ledger that changed since, as (change, job), in that order."""
+        ids = None
+        if collections is not None:
+            ids = [self._row(name)[0] for name in collections]
+        return self._ledger.changes(after, ids, limit)
+
+    def workers(self) -> tuple[str, ...]:
+        """The workers that live, by name."""
+        return self._owners.alive()
 
     def job(self, job_id: int) -> Job:
         """One row of the ledger."""
@@ -331,6 +391,19 @@ class SqliteStore:
     ) -> tuple[Job, ...]:
         """Newest rows that are index jobs not done, by document id."""
         return self._ledger.unsettled(self._row(collection)[0], after or "", limit)
+
+    def secret(self, name: str) -> bytes:
+        """32 random bytes, the same for every process and for ever."""
+        sql = "SELECT value FROM secrets WHERE name = ?"
+        rows = self._catalogue.query(sql, (name,))
+        if not rows:
+            with self._catalogue.write() as connection:
+                connection.execute(
+                    "INSERT OR IGNORE INTO secrets VALUES (?, ?)",
+                    (name, secrets.token_bytes(SECRET_BYTES)),
+                )
+            rows = self._catalogue.query(sql, (name,))
+        return bytes(rows[0][0])
 
     def queue_depth(self) -> dict[JobState, int]:
         """Counts of unfinished and failed rows."""
