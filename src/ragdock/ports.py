@@ -169,6 +169,14 @@ class Store(Protocol):
         """
         ...
 
+    def purge(self, limit: int) -> int:
+        """Do away with up to `limit` chunks that no search shows any more; how many it were.
+
+        For idle moments: it also removes uploads that were kept long enough, and whatever attempts
+        that came to nothing left behind. 0 means that there is nothing left to do.
+        """
+        ...
+
     def fail(
         self,
         job: Job,
@@ -236,6 +244,10 @@ class Store(Protocol):
         """How many rows of the ledger are in each unfinished or failed state."""
         ...
 
+    def queue_bytes(self) -> int:
+        """How much the uploads of unfinished jobs are together."""
+        ...
+
     # Documents
     def document(self, collection: str, document_id: str) -> Document:
         """One searchable document."""
@@ -248,7 +260,18 @@ class Store(Protocol):
         ...
 
     def document_text(self, collection: str, document_id: str) -> Iterator[str]:
-        """The text that offsets point into, in pieces of at most some megabytes."""
+        """The text that offsets point into, in pieces of at most some megabytes.
+
+        `NotFoundError` comes from the call, and from the iterator when the document is replaced or
+        deleted while it is read.
+        """
+        ...
+
+    def document_parts(self, collection: str, document_id: str) -> Iterator[ParsedDocument]:
+        """The document as it was committed, part by part, with its structure.
+
+        One that an earlier release stored has no structure but its paragraphs.
+        """
         ...
 
     def delete_document(self, collection: str, document_id: str) -> None:

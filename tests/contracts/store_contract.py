@@ -6,6 +6,9 @@ data, as another process would have it.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +20,26 @@ from ragdock.errors import ConflictError, NotFoundError, StoreError
 from ragdock.ports import Store
 from ragdock.types import Chunk, Job, JobKind, JobStage, JobState
 from support.serving import until
-from support.stores import DIM, EMBEDDER, commit, found, index, put, upload
+from support.stores import (
+    DIM,
+    EMBEDDER,
+    commit,
+    content,
+    found,
+    index,
+    put,
+    spooled,
+    text_of,
+    upload,
+)
 
-__all__ = ["CollectionsContract", "DocumentsContract", "LedgerContract", "OpenStore"]
+__all__ = [
+    "CollectionsContract",
+    "DocumentsContract",
+    "LedgerContract",
+    "OpenStore",
+    "UploadsContract",
+]
 
 MAX_ATTEMPTS = 3
 """What `open_store` opens its handles with."""
@@ -82,8 +102,8 @@ class CollectionsContract(_Base):
         store.create_collection("other", "f", DIM)
         put(store, "d", "apples")
         put(store, "d", "pears", "other")
-        assert store.document_text("c", "d") == "apples"
-        assert store.document_text("other", "d") == "pears"
+        assert text_of(store, "d") == "apples"
+        assert text_of(store, "d", "other") == "pears"
         assert found(store, "pears") == []
         store.delete_document("other", "d")
         assert found(store, "apples") == ["d"]
@@ -122,7 +142,7 @@ class CollectionsContract(_Base):
             with pytest.raises(NotFoundError):
                 store.job(job.id)
         with pytest.raises(NotFoundError):
-            store.content(pending.id)
+            content(store, pending.id)
 
     def test_a_dropped_name_can_be_used_again(self, store: Store) -> None:
         """A collection made anew under the same name is empty and another one."""
@@ -208,7 +228,7 @@ class CollectionsContract(_Base):
         assert (again.collections(), again.documents("c"), again.jobs(), again.state_key("c")) == (
             expected
         )
-        assert again.content(pending.id) == b"later"
+        assert content(again, pending.id) == b"later"
         assert found(again, "apples", {"year": 2020}) == ["d"]
 
     def test_a_closed_store_refuses(self, store: Store) -> None:
@@ -284,10 +304,10 @@ class LedgerContract(_Base):
             assert (job.kind, job.state, job.attempt) == (JobKind.INDEX, JobState.PENDING, 0)
             assert (job.collection, job.collection_id) == ("c", store.collection("c").id)
             assert (job.filename, job.media_type) == (one.filename, one.media_type)
-            assert (job.size_bytes, job.sha256) == (len(one.content), one.sha256)
+            assert (job.size_bytes, job.sha256) == (one.size_bytes, one.sha256)
             assert job.metadata == one.metadata
             assert (job.outcome, job.error_code, job.error) == (None, None, None)
-            assert store.content(job.id) == one.content
+            assert content(store, job.id) == one.content
         assert store.accept("c", []) == ()
 
     def test_accept_is_all_or_none(self, store: Store) -> None:
@@ -302,10 +322,10 @@ class LedgerContract(_Base):
         """Contents come back byte for byte, empty and binary ones too."""
         contents = [b"", bytes(range(256)) * 5000, "größe\0".encode()]
         base = upload("x")
-        for n, content in enumerate(contents):
-            one = type(base)(str(n), "f", "m/t", content, str(n), {})
+        for n, value in enumerate(contents):
+            one = type(base)(str(n), "f", "m/t", value, str(n), {})
             (job,) = store.accept("c", [one])
-            assert store.content(job.id) == content
+            assert content(store, job.id) == value
 
     def test_the_same_content_is_unchanged(self, store: Store) -> None:
         """An upload equal to the searchable version is done at once, and nothing is claimed."""
@@ -314,7 +334,7 @@ class LedgerContract(_Base):
         assert (job.state, job.outcome) == (JobState.DONE, "unchanged")
         assert store.claim("w", 10, 60.0) == ()
         with pytest.raises(NotFoundError):
-            store.content(job.id)
+            content(store, job.id)
 
     @pytest.mark.parametrize("kind", ["content", "metadata", "filename"])
     def test_any_difference_is_a_change(self, store: Store, kind: str) -> None:
@@ -342,7 +362,7 @@ class LedgerContract(_Base):
         put(store, "d", "A")
         store.accept("c", [upload("d", "B"), upload("d", "A")])
         assert [job.outcome for job in index(store)] == ["indexed", "indexed"]
-        assert store.document_text("c", "d") == "A"
+        assert text_of(store, "d") == "A"
 
     def test_an_upload_after_a_delete_is_a_change(self, store: Store) -> None:
         """Content that was deleted can be uploaded again."""
@@ -415,7 +435,7 @@ class LedgerContract(_Base):
         assert store.job(first.id).state is JobState.DONE
 
     def test_a_job_that_kills_its_workers_is_parked(self, store: Store) -> None:
-        """After so many leases that ran out the job is failed as poison, and nothing else is."""
+        """After so many leases that ran out the job is failed as poison; its bytes are kept."""
         (job,) = store.accept("c", [upload("d")])
         for attempt in range(1, MAX_ATTEMPTS + 1):
             (claimed,) = until(lambda n=attempt: store.claim(f"w{n}", 1, 0.0))  # type: ignore[misc]
@@ -425,10 +445,10 @@ class LedgerContract(_Base):
         parked = store.job(job.id)
         assert (parked.state, parked.error_code) == (JobState.FAILED, "poison")
         assert parked.error
-        assert store.content(job.id)  # Kept for a retry.
+        assert content(store, job.id) == b"some text"
 
     def test_a_failure_for_good(self, store: Store) -> None:
-        """The job carries code and reason, its bytes stay for a retry, the old version serves."""
+        """The job carries code and reason, its bytes are kept, the old version stays."""
         put(store, "d", "old words")
         store.accept("c", [upload("d", "new words")])
         (job,) = store.claim("w", 1, 60.0)
@@ -438,7 +458,7 @@ class LedgerContract(_Base):
         assert failed.error == "There is no text."
         assert store.claim("w", 1, 60.0) == ()
         assert found(store, "old") == ["d"]
-        assert store.content(job.id) == b"new words"
+        assert content(store, job.id) == b"new words"
 
     def test_a_failure_with_a_pause_is_retried(self, store: Store) -> None:
         """The job is pending again, not before the pause is over, and keeps its bytes."""
@@ -455,7 +475,7 @@ class LedgerContract(_Base):
         (again,) = until(lambda: store.claim("w", 1, 60.0))
         assert time.time() >= paused.next_attempt_at - 0.05
         assert again.attempt == 2
-        assert store.content(job.id) == b"bytes"
+        assert content(store, job.id) == b"bytes"
         done = commit(store, again)
         assert (done.state, done.error_code, done.error) == (JobState.DONE, None, None)
 
@@ -514,8 +534,6 @@ class LedgerContract(_Base):
         assert found(store, "new") == []
         assert found(store, "old") == ["d"]
         assert store.state_key("c") == key
-        with pytest.raises(NotFoundError):
-            store.content(job.id)
 
     def test_a_pending_job_can_be_cancelled(self, store: Store) -> None:
         """It is never claimed, and doesn't hold up the document's next write."""
@@ -703,7 +721,7 @@ class LedgerContract(_Base):
 
     def test_unknown_jobs_are_not_found(self, store: Store) -> None:
         """`job` and `content` raise `NotFoundError` for an unknown number."""
-        for call in (store.job, store.content):
+        for call in (store.job, store.open_content):
             with pytest.raises(NotFoundError):
                 call(12345)
 
@@ -727,7 +745,7 @@ class DocumentsContract(_Base):
         job = put(store, "d", "first part\n\nsecond part", lang="en", n=3, tags=["x", "y"], ok=True)
         assert (job.state, job.outcome) == (JobState.DONE, "indexed")
         with pytest.raises(NotFoundError):
-            store.content(job.id)
+            content(store, job.id)
         document = store.document("c", "d")
         assert (document.id, document.collection, document.version) == ("d", "c", job.id)
         assert (document.filename, document.media_type) == ("d.md", "text/markdown")
@@ -751,7 +769,7 @@ class DocumentsContract(_Base):
         assert found(store, "apples", side="dense") == ["d"]
         assert found(store, "plums", {"old": 1}) == []
         assert found(store, "plums", {"old": 1}, side="dense") == []
-        assert store.document_text("c", "d") == "plums"
+        assert text_of(store, "d") == "plums"
         assert (store.collection("c").n_documents, store.collection("c").n_chunks) == (1, 1)
 
     def test_a_commit_is_idempotent(self, store: Store) -> None:
@@ -772,7 +790,7 @@ class DocumentsContract(_Base):
         assert commit(store, new, "new").outcome == "indexed"
         late = commit(store, claimed_old, "old")
         assert (late.state, late.outcome) == (JobState.DONE, "superseded")
-        assert store.document_text("c", "d") == "new"
+        assert text_of(store, "d") == "new"
         assert found(store, "old") == []
         assert old.id < new.id == store.document("c", "d").version
 
@@ -815,7 +833,7 @@ class DocumentsContract(_Base):
         for job in (running, waiting):
             assert store.job(job.id).state is JobState.CANCELLED
             with pytest.raises(NotFoundError):
-                store.content(job.id)
+                content(store, job.id)
         assert store.claim("w2", 10, 60.0) == ()
 
     def test_a_late_commit_does_not_bring_back_what_was_deleted(self, store: Store) -> None:
@@ -883,7 +901,7 @@ class DocumentsContract(_Base):
         (job,) = store.claim("w", 1, 60.0)
         chunks = [Chunk(0, 0, len(text), text, context=text, page=7)]
         commit(store, job, text, chunks=chunks, vectors=EMBEDDER.embed(["x"]))
-        assert store.document_text("c", "d") == text
+        assert text_of(store, "d") == text
         assert store.document("c", "d").n_characters == len(text)
         with store.reader("c") as reader:
             (scored,) = reader.dense(EMBEDDER.embed(["x"])[0], 1).hits
@@ -899,3 +917,104 @@ class DocumentsContract(_Base):
         assert found(store, "odd", {"document_id": name}) == [name]
         store.delete_document("c", name)
         assert found(store, "odd") == ["other"]
+
+
+class UploadsContract(_Base):
+    """Large uploads: spooled, accepted, read, kept for a retry, gone in the end."""
+
+    def test_a_spooled_upload_is_the_job_s(self, store: Store) -> None:
+        """What was written in pieces comes back as a real file, and discarding it does nothing."""
+        pieces = [bytes([n]) * 70_000 for n in range(40)]
+        spool = store.spool()
+        for piece in pieces:
+            spool.write(piece)
+        whole = b"".join(pieces)
+        (job,) = store.accept("c", [spooled("d", spool)])
+        spool.discard()
+        assert (job.size_bytes, job.sha256) == (len(whole), hashlib.sha256(whole).hexdigest())
+        with store.open_content(job.id) as file:
+            assert os.fstat(file.fileno()).st_size == len(whole)
+            assert file.read() == whole
+
+    @pytest.mark.parametrize("size", [0, 10, 3_000_000])
+    def test_every_upload_opens_as_a_real_file(self, store: Store, size: int) -> None:
+        """A child process can read any upload from its descriptor, from the start."""
+        value = bytes(n % 251 for n in range(size % 1000)) or b"x" * size
+        (job,) = store.accept("c", [dataclasses.replace(upload("d"), content=value)])
+        for _ in range(2):
+            with store.open_content(job.id) as file:
+                assert file.tell() == 0
+                assert os.pread(file.fileno(), 100, 0) == value[:100]
+                assert file.read() == value
+
+    def test_a_discarded_spool_cannot_be_accepted(self, store: Store) -> None:
+        """A file that is gone makes no job, and discarding twice is harmless."""
+        spool = store.spool()
+        spool.write(b"bytes")
+        one = spooled("d", spool)
+        spool.discard()
+        spool.discard()
+        with pytest.raises(StoreError):
+            store.accept("c", [upload("e"), one])
+        assert store.jobs() == ()
+
+    def test_a_file_has_one_owner(self, store: Store) -> None:
+        """The same spooled file for two documents is refused, and neither job is made."""
+        spool = store.spool()
+        spool.write(b"bytes")
+        one = spooled("d", spool)
+        with pytest.raises(StoreError):
+            store.accept("c", [one, dataclasses.replace(one, document_id="e")])
+        assert store.jobs() == ()
+        (job,) = store.accept("c", [one])
+        with pytest.raises(StoreError):
+            store.accept("c", [dataclasses.replace(one, document_id="e")])
+        assert content(store, job.id) == b"bytes"
+
+    def test_an_upload_that_is_known_leaves_its_spool_to_its_owner(self, store: Store) -> None:
+        """Where no job takes the file (the same waits already), it stays until it is discarded."""
+        first, second = (store.spool() for _ in range(2))
+        for spool in (first, second):
+            spool.write(b"bytes")
+        (job,) = store.accept("c", [spooled("d", first)])
+        assert store.accept("c", [spooled("d", second)]) == (job,)
+        second.discard()
+        first.discard()
+        assert content(store, job.id) == b"bytes"
+
+    def test_an_open_upload_outlives_its_job(self, store: Store) -> None:
+        """Who reads an upload reads it to the end, even when the job is done meanwhile."""
+        spool = store.spool()
+        spool.write(b"first\n\nsecond")
+        store.accept("c", [spooled("d", spool)])
+        (job,) = store.claim("w", 1, 60.0)
+        with store.open_content(job.id) as file:
+            commit(store, job)
+            with pytest.raises(NotFoundError):
+                store.open_content(job.id)
+            assert file.read() == b"first\n\nsecond"
+
+    def test_a_failed_upload_is_kept_until_a_later_write(self, store: Store) -> None:
+        """It can be read for a retry; the next upload or the deletion of its document ends that."""
+        for ending in ("upload", "delete"):
+            store.accept("c", [upload(ending, "x" * 2_000_000)])
+            (job,) = store.claim("w", 1, 60.0)
+            store.fail(job, "x", "X.", retry_after_seconds=None)
+            assert len(content(store, job.id)) == 2_000_000
+            if ending == "upload":
+                put(store, ending, "another")
+            else:
+                store.delete_document("c", ending)
+            with pytest.raises(NotFoundError):
+                store.open_content(job.id)
+
+    def test_queue_bytes_counts_unfinished_uploads(self, store: Store) -> None:
+        """Waiting and running uploads count, whatever they are kept in; others don't."""
+        assert store.queue_bytes() == 0
+        store.accept("c", [upload("a", "x" * 10), upload("b", "x" * 3_000_000), upload("d", "yy")])
+        assert store.queue_bytes() == 3_000_012
+        a, b = store.claim("w", 2, 60.0)
+        assert store.queue_bytes() == 3_000_012
+        commit(store, a)
+        store.fail(b, "x", "X.", retry_after_seconds=None)
+        assert store.queue_bytes() == 2

@@ -14,6 +14,7 @@ from contracts.store_contract import (
     DocumentsContract,
     LedgerContract,
     OpenStore,
+    UploadsContract,
 )
 from ragdock.adapters.stores.sqlite import SqliteStore
 from ragdock.ports import Store
@@ -40,6 +41,10 @@ class TestSqliteCollections(_Sqlite, CollectionsContract):
 
 class TestSqliteLedger(_Sqlite, LedgerContract):
     """The ledger in the catalogue file."""
+
+
+class TestSqliteUploads(_Sqlite, UploadsContract):
+    """Values in the catalogue, and files beside it."""
 
 
 class TestSqliteDocuments(_Sqlite, DocumentsContract):

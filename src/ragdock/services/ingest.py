@@ -259,8 +259,8 @@ class Ingester:
             raise _Withdrawn
 
     def _index(self, job: Job) -> Job:
-        content = self._store.content(job.id)
-        with self._stage("parse"):
+        with self._store.open_content(job.id) as file, self._stage("parse"):
+            content = file.read()
             parsed = self._parser.parse(content, job.filename, job.media_type)
         del content
         self._require_wanted(job)

@@ -15,6 +15,7 @@ import apsw
 
 from ragdock.adapters.stores.sqlite.clock import Clock
 from ragdock.adapters.stores.sqlite.connections import Database, fetch
+from ragdock.adapters.stores.sqlite.contents import drop_settled, insert_content
 from ragdock.adapters.stores.sqlite.leases import Leases, pause_seconds
 from ragdock.adapters.stores.sqlite.ledger_rows import (
     COLUMNS,
@@ -33,7 +34,6 @@ __all__ = ["Ledger"]
 
 KEEP_FINISHED: Final = 100_000
 TRIM_BATCH: Final = 1_000
-EXPIRE_EVERY_SECONDS: Final = 60.0
 
 
 class Ledger:
@@ -46,14 +46,11 @@ class Ledger:
         clock: Clock,
         *,
         max_attempts: int,
-        keep_failed_seconds: float,
     ) -> None:
         self._catalogue = catalogue
         self._owners = owners
         self._clock = clock
         self._max_attempts = max_attempts
-        self._keep_failed_seconds = keep_failed_seconds
-        self._expired_at = clock.steady()
         self.leases = Leases(catalogue, owners, clock, max_attempts=max_attempts)
 
     def raise_floor(self, version: int) -> None:
@@ -73,7 +70,7 @@ class Ledger:
     def add(
         self, collection_id: str, uploads: Sequence[Upload], same_as: Sequence[int | None]
     ) -> tuple[Job, ...]:
-        """One row an upload, in one transaction; content is kept until the job is finished.
+        """One row an upload, in one transaction; content is kept until the job is done.
 
         `same_as` holds the searchable version that an upload equals, if any: without a later write
         it becomes a finished row. One equal to the newest open row of its document answers that.
@@ -123,7 +120,7 @@ class Ledger:
                 JobState.DONE.value if unchanged else JobState.PENDING.value,
                 upload.filename,
                 upload.media_type,
-                len(upload.content),
+                upload.size_bytes,
                 upload.sha256,
                 metadata,
                 "unchanged" if unchanged else None,
@@ -133,10 +130,9 @@ class Ledger:
             ),
         )
         job_id = connection.last_insert_rowid()
+        drop_settled(connection, *key)
         if not unchanged:
-            connection.execute(
-                "INSERT INTO contents (job_id, content) VALUES (?, ?)", (job_id, upload.content)
-            )
+            insert_content(connection, job_id, upload.content)
         return job_id
 
     @staticmethod
@@ -161,7 +157,7 @@ class Ledger:
             )
             for (job_id,) in open_jobs:
                 self._withdraw(connection, job_id, "deleted")
-                connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
+            drop_settled(connection, collection_id, document_id)
             connection.execute(
                 "INSERT INTO ledger (collection_id, document_id, kind, state, filename, "
                 "media_type, size_bytes, sha256, metadata, change, created_at, updated_at) "
@@ -375,33 +371,6 @@ class Ledger:
             )
         )
 
-    def expire_uploads(self) -> None:
-        """Forget, now and then, the uploads that were kept for a retry for long enough."""
-        now = self._clock.steady()
-        if now - self._expired_at < EXPIRE_EVERY_SECONDS:
-            return
-        self._expired_at = now
-        before = self._clock.wall() - self._keep_failed_seconds
-        where = (
-            "job_id IN (SELECT id FROM ledger WHERE state IN ('failed', 'cancelled') "
-            "AND updated_at < ?)"
-        )
-        if self._catalogue.query(f"SELECT 1 FROM contents WHERE {where} LIMIT 1", (before,)):
-            with self._catalogue.write() as connection:
-                connection.execute(f"DELETE FROM contents WHERE {where}", (before,))
-            self._catalogue.give_back_space()
-
-    def content(self, job_id: int) -> bytes:
-        """The bytes of a job that is unfinished, or failed not too long ago."""
-        rows = self._catalogue.query(
-            "SELECT content FROM contents WHERE job_id = ? AND EXISTS (SELECT 1 FROM ledger "
-            "WHERE id = job_id AND state <> 'cancelled')",
-            (job_id,),
-        )
-        if not rows:
-            raise NotFoundError("The job is finished; its upload is gone.")
-        return bytes(rows[0][0])
-
     def job(self, job_id: int) -> Job:
         """One row."""
         rows = self._catalogue.query(f"SELECT {COLUMNS} {FROM} WHERE l.id = ?", (job_id,))
@@ -480,6 +449,13 @@ class Ledger:
         counts = dict.fromkeys((JobState.PENDING, JobState.PROCESSING, JobState.FAILED), 0)
         counts.update({JobState(state): count for state, count in rows})
         return counts
+
+    def open_bytes(self) -> int:
+        """How much the unfinished uploads are together."""
+        rows = self._catalogue.query(
+            f"SELECT coalesce(sum(size_bytes), 0) FROM ledger WHERE state IN {OPEN}"
+        )
+        return int(rows[0][0])
 
 
 def _finished(job: Job) -> ConflictError:

@@ -159,7 +159,8 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
     # `token` is the change by which a job was claimed or cancelled. `faults` counts the attempts
     # that are held against the document. `not_before` and `lease_until` are seconds of the clock
     # that `clock` names; `retry_at` is `not_before` as people's time.
-    # A large upload is a file beside the catalogue (`contents.file`), a small one a value in it.
+    # A large upload is a file beside the catalogue (`contents.file`), a small one a value in it;
+    # `discarded` names the files whose rows went, by whatever statement or cascade.
     # `idempotency` keeps the first answer to a write for its key; `secrets` what must be random and
     # the same for all processes.
     connection.execute(
@@ -182,6 +183,14 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
         INSERT INTO counters VALUES ('change', 0);
 
         ALTER TABLE contents ADD COLUMN file TEXT;
+        CREATE UNIQUE INDEX contents_by_file ON contents (file) WHERE file IS NOT NULL;
+        CREATE TABLE discarded (
+            file TEXT PRIMARY KEY
+        ) STRICT;
+        CREATE TRIGGER contents_discarded AFTER DELETE ON contents WHEN old.file IS NOT NULL
+        BEGIN
+            INSERT OR IGNORE INTO discarded VALUES (old.file);
+        END;
 
         CREATE TABLE idempotency (
             scope TEXT NOT NULL,
