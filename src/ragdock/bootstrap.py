@@ -16,6 +16,7 @@ from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteStore
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
+from ragdock.core.ids import PublicIds
 from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
 from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
@@ -48,6 +49,7 @@ class Services:
     ingester: Ingester
     readiness: Readiness
     fingerprint: str
+    ids: PublicIds
 
 
 @contextmanager
@@ -131,6 +133,7 @@ def open_services(
             ingester=ingester,
             readiness=Readiness(tuple(dependencies), metrics),
             fingerprint=fingerprint,
+            ids=PublicIds(store.secret("public-ids")),
         )
         if work:
             ingester.start()

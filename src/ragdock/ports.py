@@ -202,12 +202,16 @@ class Store(Protocol):
         self,
         *,
         collection: str | None = None,
+        collections: Sequence[str] | None = None,
         states: Sequence[JobState] = (),
         document_id: str | None = None,
         before: int | None = None,
         limit: int = 100,
     ) -> tuple[Job, ...]:
-        """Rows of the ledger, newest first, with ids below `before`."""
+        """Rows of the ledger, newest first, with ids below `before`.
+
+        Of `collection`, or of those of `collections` that exist, or of all.
+        """
         ...
 
     def last_change(self) -> int:
@@ -216,10 +220,10 @@ class Store(Protocol):
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
-        """Jobs that changed since, each once and as it is now, with the number of its change.
+    ) -> tuple[Job, ...]:
+        """Jobs that changed since, each once and as it is now, by their `change`.
 
-        In ascending order of those numbers. Without `collections`, of all of them.
+        Without `collections`, of all of them.
         """
         ...
 

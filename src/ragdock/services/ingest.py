@@ -200,8 +200,8 @@ class Ingester:
     def _watch(self, seen: int) -> int:
         """Find out which of the jobs in work were cancelled or given to others."""
         while changes := self._store.job_changes(seen, limit=CHANGES_AT_ONCE):
-            seen = changes[-1][0]
-            now = {job.id: job for _, job in changes}
+            seen = changes[-1].change
+            now = {job.id: job for job in changes}
             with self._lock:
                 for token, job in self._running.items():
                     after = now.get(job.id, job)

@@ -384,10 +384,10 @@ class Ledger:
 
     def changes(
         self, after: int, collection_ids: Sequence[str] | None, limit: int
-    ) -> tuple[tuple[int, Job], ...]:
+    ) -> tuple[Job, ...]:
         """Rows that changed since, each once, as they are now, in the order of their changes."""
         rows = self._catalogue.query(
-            f"SELECT {COLUMNS}, l.change {FROM} WHERE l.change > ? "
+            f"SELECT {COLUMNS} {FROM} WHERE l.change > ? "
             "AND (? IS NULL OR l.collection_id IN (SELECT value FROM json_each(?))) "
             "ORDER BY l.change LIMIT ?",
             (
@@ -396,12 +396,12 @@ class Ledger:
                 limit,
             ),
         )
-        return tuple((row[-1], job_of(row)) for row in rows)
+        return tuple(map(job_of, rows))
 
     def jobs(
         self,
         *,
-        collection_id: str | None,
+        collection_ids: Sequence[str] | None,
         states: Sequence[JobState],
         document_id: str | None,
         before: int | None,
@@ -410,13 +410,18 @@ class Ledger:
         """Rows, newest first."""
         tests, bindings = ["1"], []
         for sql, value in (
-            ("l.collection_id = ?", collection_id),
             ("l.document_id = ?", document_id),
             ("l.id < ?", before),
         ):
             if value is not None:
                 tests.append(sql)
                 bindings.append(value)
+        if collection_ids is not None and len(collection_ids) == 1:
+            tests.append("l.collection_id = ?")
+            bindings.append(collection_ids[0])
+        elif collection_ids is not None:
+            tests.append("l.collection_id IN (SELECT value FROM json_each(?))")
+            bindings.append(json.dumps(collection_ids))
         if states:
             tests.append("l.state IN (SELECT value FROM json_each(?))")
             bindings.append(json.dumps([state.value for state in states]))

@@ -8,6 +8,7 @@ done again, to the same effect.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -189,6 +190,19 @@ class SqliteStore:
             code="collection_not_found",
         )
 
+    def _ids(
+        self, collection: str | None, collections: Sequence[str] | None
+    ) -> tuple[str, ...] | None:
+        if collection is not None:
+            return (self._row(collection)[0],)
+        if collections is None:
+            return None
+        rows = self._catalogue.query(
+            "SELECT id FROM collections WHERE name IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(collections)),),
+        )
+        return tuple(row[0] for row in rows)
+
     def _path_of(self, collection_id: str) -> Path:
         return self._files_directory / f"{collection_id}.db"
 
@@ -351,12 +365,9 @@ class SqliteStore:
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
-        """Rows of the ledger that changed since, as (change, job), in that order."""
-        ids = None
-        if collections is not None:
-            ids = [self._row(name)[0] for name in collections]
-        return self._ledger.changes(after, ids, limit)
+    ) -> tuple[Job, ...]:
+        """Rows of the ledger that changed since, in the order of their changes."""
+        return self._ledger.changes(after, self._ids(None, collections), limit)
 
     def workers(self) -> tuple[str, ...]:
         """The workers that live, by name."""
@@ -370,6 +381,7 @@ class SqliteStore:
         self,
         *,
         collection: str | None = None,
+        collections: Sequence[str] | None = None,
         states: Sequence[JobState] = (),
         document_id: str | None = None,
         before: int | None = None,
@@ -377,7 +389,7 @@ class SqliteStore:
     ) -> tuple[Job, ...]:
         """Rows of the ledger, newest first."""
         return self._ledger.jobs(
-            collection_id=self._row(collection)[0] if collection is not None else None,
+            collection_ids=self._ids(collection, collections),
             states=states,
             document_id=document_id,
             before=before,
