@@ -7,12 +7,13 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 from __future__ import annotations
 
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
 from ragdock.types import (
+    ApiKey,
     Chunk,
     Collection,
     DenseResult,
@@ -29,7 +30,17 @@ from ragdock.types import (
     Vectors,
 )
 
-__all__ = ["Cache", "Embedder", "Generator", "Metrics", "Parser", "Reader", "Spool", "Store"]
+__all__ = [
+    "Cache",
+    "Embedder",
+    "Generator",
+    "KeyStore",
+    "Metrics",
+    "Parser",
+    "Reader",
+    "Spool",
+    "Store",
+]
 
 
 class Reader(Protocol):
@@ -202,16 +213,12 @@ class Store(Protocol):
         self,
         *,
         collection: str | None = None,
-        collections: Sequence[str] | None = None,
         states: Sequence[JobState] = (),
         document_id: str | None = None,
         before: int | None = None,
         limit: int = 100,
     ) -> tuple[Job, ...]:
-        """Rows of the ledger, newest first, with ids below `before`.
-
-        Of `collection`, or of those of `collections` that exist, or of all.
-        """
+        """Rows of the ledger, newest first, with ids below `before`."""
         ...
 
     def last_change(self) -> int:
@@ -223,7 +230,7 @@ class Store(Protocol):
     ) -> tuple[Job, ...]:
         """Jobs that changed since, each once and as it is now, by their `change`.
 
-        Without `collections`, of all of them.
+        Of those of `collections` that exist, or of all.
         """
         ...
 
@@ -285,6 +292,38 @@ class Store(Protocol):
     # Search
     def reader(self, collection: str) -> AbstractContextManager[Reader]:
         """Open a consistent view; keep it short."""
+        ...
+
+
+class KeyStore(Protocol):
+    """API keys, durable and shared by all processes; rows are revoked, never removed."""
+
+    def add(self, key: ApiKey) -> None:
+        """Keep a key; `ConflictError` when a key that isn't revoked has its name or id."""
+        ...
+
+    def all(self) -> tuple[ApiKey, ...]:
+        """All keys, revoked ones too, oldest first."""
+        ...
+
+    def revoke(self, key_id: str, at: float) -> None:
+        """From now on it opens nothing, in no process; harmless when repeated."""
+        ...
+
+    def touch(self, used: Mapping[str, float]) -> None:
+        """Note when keys were last used, by id; an earlier time than the known one is ignored."""
+        ...
+
+    def peek(self, key_id: str) -> ApiKey | None:
+        """One key as of now, in microseconds and without waiting: the event loop may call this."""
+        ...
+
+    def peek_count(self) -> int:
+        """How many keys were ever made; for the event loop as well."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
         ...
 
 

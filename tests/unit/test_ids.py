@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,12 +30,9 @@ def test_neighbours_share_nothing() -> None:
     """Ids of 20,000 consecutive numbers are distinct, unordered, and differ in most symbols."""
     texts = [IDS.encode("job", number)[4:] for number in range(20_000)]
     assert len(set(texts)) == len(texts)
-    rising = sum(a < b for a, b in zip(texts, texts[1:], strict=False)) / len(texts)
+    rising = sum(a < b for a, b in pairwise(texts)) / len(texts)
     assert 0.48 < rising < 0.52
-    same = [
-        sum(x == y for x, y in zip(a, b, strict=True))
-        for a, b in zip(texts, texts[1:], strict=False)
-    ]
+    same = [sum(x == y for x, y in zip(a, b, strict=True)) for a, b in pairwise(texts)]
     # By chance 12 of 32 symbols agree once each, and the first (of 16) somewhat more often.
     assert 0.3 < sum(same) / len(same) < 0.6
 

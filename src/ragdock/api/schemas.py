@@ -249,7 +249,8 @@ class JobBody(_Out):
     """A row of the ledger.
 
     `stage` and `percent` tell how far a job in work is; `next_attempt_at` is set while it waits for
-    its next attempt, and `error` then says why. `parent_id` is the archive's job, for a file of one.
+    its next attempt, and `error` then says why. `parent_id` is the job of the archive that the file
+    came in.
     """
 
     id: str

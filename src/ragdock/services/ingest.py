@@ -87,8 +87,7 @@ class Ingester:
         if waiting + len(uploads) > self._max_queue:
             self._metrics.count("refused", reason="queue_full")
             raise UnavailableError(
-                f"{waiting} documents are waiting to be processed (RAG_MAX_QUEUE is "
-                f"{self._max_queue}); retry later.",
+                "Too many documents are waiting to be processed (RAG_MAX_QUEUE); retry later.",
                 retry_after_seconds=10.0,
                 code="queue_full",
             )
@@ -107,6 +106,10 @@ class Ingester:
                 self._metrics.count("ingested", outcome="unchanged")
         self._wake.set()
         return jobs
+
+    def wake(self) -> None:
+        """Look for work now: there is some that didn't come by `submit`."""
+        self._wake.set()
 
     def current(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
         """The jobs as they are now; one whose row is gone (with its collection) is cancelled."""

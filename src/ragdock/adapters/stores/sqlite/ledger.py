@@ -23,11 +23,10 @@ from ragdock.adapters.stores.sqlite.ledger_rows import (
     OPEN,
     job_of,
     next_change,
-    no_job,
     read_one,
 )
 from ragdock.adapters.stores.sqlite.owners import Owners
-from ragdock.errors import ConflictError, NotFoundError
+from ragdock.errors import ConflictError, NotFoundError, job_not_found
 from ragdock.types import Job, JobKind, JobStage, JobState, Upload
 
 __all__ = ["Ledger"]
@@ -70,7 +69,7 @@ class Ledger:
     def add(
         self, collection_id: str, uploads: Sequence[Upload], same_as: Sequence[int | None]
     ) -> tuple[Job, ...]:
-        """One row an upload, in one transaction; content is kept until the job is done.
+        """One row an upload, in one transaction; content is kept until the job is finished.
 
         `same_as` holds the searchable version that an upload equals, if any: without a later write
         it becomes a finished row. One equal to the newest open row of its document answers that.
@@ -205,7 +204,11 @@ class Ledger:
             "updated_at = ? WHERE id = ? AND state IN ('pending', 'processing', 'failed')",
             (outcome, next_change(connection), self._clock.wall(), job_id),
         )
-        connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
+        connection.execute(
+            "DELETE FROM contents WHERE job_id = (SELECT id FROM ledger "
+            "WHERE id = ? AND state = 'done')",
+            (job_id,),
+        )
 
     def fail(
         self,
@@ -375,7 +378,7 @@ class Ledger:
         """One row."""
         rows = self._catalogue.query(f"SELECT {COLUMNS} {FROM} WHERE l.id = ?", (job_id,))
         if not rows:
-            raise no_job()
+            raise job_not_found()
         return job_of(rows[0])
 
     def last_change(self) -> int:
@@ -401,7 +404,7 @@ class Ledger:
     def jobs(
         self,
         *,
-        collection_ids: Sequence[str] | None,
+        collection_id: str | None,
         states: Sequence[JobState],
         document_id: str | None,
         before: int | None,
@@ -410,18 +413,13 @@ class Ledger:
         """Rows, newest first."""
         tests, bindings = ["1"], []
         for sql, value in (
+            ("l.collection_id = ?", collection_id),
             ("l.document_id = ?", document_id),
             ("l.id < ?", before),
         ):
             if value is not None:
                 tests.append(sql)
                 bindings.append(value)
-        if collection_ids is not None and len(collection_ids) == 1:
-            tests.append("l.collection_id = ?")
-            bindings.append(collection_ids[0])
-        elif collection_ids is not None:
-            tests.append("l.collection_id IN (SELECT value FROM json_each(?))")
-            bindings.append(json.dumps(collection_ids))
         if states:
             tests.append("l.state IN (SELECT value FROM json_each(?))")
             bindings.append(json.dumps([state.value for state in states]))

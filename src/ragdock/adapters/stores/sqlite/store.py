@@ -39,6 +39,7 @@ from ragdock.errors import (
     IntegrityError,
     NotFoundError,
     StoreError,
+    collection_not_found,
 )
 from ragdock.ports import Reader, Spool
 from ragdock.types import (
@@ -69,8 +70,8 @@ class SqliteStore:
         self,
         directory: Path,
         *,
+        max_attempts: int = 5,
         keep_failed_hours: float = KEEP_FAILED_HOURS,
-        max_attempts: int = MAX_ATTEMPTS,
         clock: Clock | None = None,
     ) -> None:
         """Open or create; raises `ConfigurationError` when the directory can't be written.
@@ -182,26 +183,13 @@ class SqliteStore:
         )
         if rows and collection_id in (None, rows[0][0]):
             return rows[0]
+        if not rows:
+            raise collection_not_found(name)
         raise NotFoundError(
-            f"Collection {name!r} was dropped and made anew."
-            if rows
-            else f"There is no collection {name!r}; create it with POST /v1/collections.",
+            f"Collection {name!r} was dropped and made anew.",
             field="collection",
             code="collection_not_found",
         )
-
-    def _ids(
-        self, collection: str | None, collections: Sequence[str] | None
-    ) -> tuple[str, ...] | None:
-        if collection is not None:
-            return (self._row(collection)[0],)
-        if collections is None:
-            return None
-        rows = self._catalogue.query(
-            "SELECT id FROM collections WHERE name IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(collections)),),
-        )
-        return tuple(row[0] for row in rows)
 
     def _path_of(self, collection_id: str) -> Path:
         return self._files_directory / f"{collection_id}.db"
@@ -367,7 +355,14 @@ class SqliteStore:
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
     ) -> tuple[Job, ...]:
         """Rows of the ledger that changed since, in the order of their changes."""
-        return self._ledger.changes(after, self._ids(None, collections), limit)
+        ids = None
+        if collections is not None:
+            rows = self._catalogue.query(
+                "SELECT id FROM collections WHERE name IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(collections)),),
+            )
+            ids = [row[0] for row in rows]
+        return self._ledger.changes(after, ids, limit)
 
     def workers(self) -> tuple[str, ...]:
         """The workers that live, by name."""
@@ -381,7 +376,6 @@ class SqliteStore:
         self,
         *,
         collection: str | None = None,
-        collections: Sequence[str] | None = None,
         states: Sequence[JobState] = (),
         document_id: str | None = None,
         before: int | None = None,
@@ -389,7 +383,7 @@ class SqliteStore:
     ) -> tuple[Job, ...]:
         """Rows of the ledger, newest first."""
         return self._ledger.jobs(
-            collection_ids=self._ids(collection, collections),
+            collection_id=self._row(collection)[0] if collection is not None else None,
             states=states,
             document_id=document_id,
             before=before,
