@@ -17,6 +17,7 @@ from ragdock.adapters.stores.sqlite import SqliteStore
 from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
+from ragdock.core.ids import PublicIds
 from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
 from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
@@ -52,6 +53,7 @@ class Services:
     ingester: Ingester
     readiness: Readiness
     fingerprint: str
+    ids: PublicIds
 
 
 @contextmanager
@@ -144,6 +146,7 @@ def open_services(
             ingester=ingester,
             readiness=Readiness(tuple(dependencies), metrics),
             fingerprint=fingerprint,
+            ids=PublicIds(store.secret("public-ids")),
         )
         if work:
             ingester.start()

@@ -13,11 +13,13 @@ from pydantic.json_schema import models_json_schema
 
 from ragdock import __version__
 from ragdock.api.auth import SECURITY_SCHEMES, Authentication, require_declared
+from ragdock.api.feed import Feed
 from ragdock.api.gate import Gate
 from ragdock.api.middleware import Envelope
 from ragdock.api.problems import install_problem_handlers
 from ragdock.api.routes import collections, documents, health, jobs, search
 from ragdock.api.schemas import AskRequest, Problem, SearchRequest, TextDocuments, TextReplacement
+from ragdock.api.signals import before_stopping
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services, open_services
 from ragdock.core.keys import sha256_hex
 from ragdock.core.media import detect_media_type
@@ -49,6 +51,9 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
             stack.callback(app.state.gate.close)
             app.state.health_gate = Gate(HEALTH_PLACES, settings.max_waiting, services.metrics)
             stack.callback(app.state.health_gate.close)
+            app.state.feed = feed = Feed(services.store, services.metrics, settings.max_waiting)
+            feed.start()
+            stack.enter_context(before_stopping(feed.hang_up))
             app.state.n_waiting = 0
             app.state.started_at = time.monotonic()
             if settings.samples:
@@ -64,6 +69,7 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
                 },
             )
             yield
+            await feed.stop()
         log.info("ragdock has stopped")
 
     app = FastAPI(

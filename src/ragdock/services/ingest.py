@@ -102,6 +102,10 @@ class Ingester:
         self._wake.set()
         return jobs
 
+    def wake(self) -> None:
+        """Look for work now: there is some that didn't come by `submit`."""
+        self._wake.set()
+
     def current(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
         """The jobs as they are now; one whose row is gone (with its collection) is cancelled."""
         return tuple(job if job.state in FINISHED else self._now(job) for job in jobs)
@@ -196,8 +200,8 @@ class Ingester:
     def _watch(self, seen: int) -> int:
         """Find out which of the jobs in work were cancelled or given to others."""
         while changes := self._store.job_changes(seen, limit=CHANGES_AT_ONCE):
-            seen = changes[-1][0]
-            now = {job.id: job for _, job in changes}
+            seen = changes[-1].change
+            now = {job.id: job for job in changes}
             with self._lock:
                 for token, job in self._running.items():
                     after = now.get(job.id, job)

@@ -387,10 +387,10 @@ class Ledger:
 
     def changes(
         self, after: int, collection_ids: Sequence[str] | None, limit: int
-    ) -> tuple[tuple[int, Job], ...]:
+    ) -> tuple[Job, ...]:
         """Rows that changed since, each once, as they are now, in the order of their changes."""
         rows = self._catalogue.query(
-            f"SELECT {COLUMNS}, l.change {FROM} WHERE l.change > ? "
+            f"SELECT {COLUMNS} {FROM} WHERE l.change > ? "
             "AND (? IS NULL OR l.collection_id IN (SELECT value FROM json_each(?))) "
             "ORDER BY l.change LIMIT ?",
             (
@@ -399,7 +399,7 @@ class Ledger:
                 limit,
             ),
         )
-        return tuple((row[-1], job_of(row)) for row in rows)
+        return tuple(map(job_of, rows))
 
     def jobs(
         self,
