@@ -67,7 +67,13 @@ def open_services(
         n_threads = settings.threads or cpu_quota()
         metrics = PrometheusMetrics()
         # Routes and services see what the caller may see; see `services.tenancy`.
-        store: Store = TenantStore(SqliteStore(settings.data_dir))
+        store: Store = TenantStore(
+            SqliteStore(
+                settings.data_dir,
+                max_attempts=settings.max_attempts,
+                keep_failed_hours=settings.keep_failed_hours,
+            )
+        )
         stack.callback(store.close)
         keys = stack.enter_context(open_keys(settings))
         embedder = embedder or _embedder(settings, n_threads)
@@ -102,6 +108,7 @@ def open_services(
             chunk_tokens=settings.chunk_tokens,
             max_queue=settings.max_queue,
             n_threads=n_threads,
+            lease_seconds=settings.lease_seconds,
         )
         dependencies = [
             Dependency("store", store.ping, required=True),

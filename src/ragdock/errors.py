@@ -164,6 +164,6 @@ def collection_not_found(name: str) -> NotFoundError:
     )
 
 
-def job_not_found(job_id: object) -> NotFoundError:
+def job_not_found() -> NotFoundError:
     """The error for a job that doesn't exist, or doesn't for the caller."""
-    return NotFoundError(f"There is no job {job_id}.", field="path.job_id")
+    return NotFoundError("There is no such job.", field="path.job_id")

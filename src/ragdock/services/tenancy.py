@@ -68,6 +68,13 @@ class TenantStore:
             self._store.state_key(_ABSENT)
         raise collection_not_found(name)
 
+    def _exists(self, name: str) -> bool:
+        try:
+            self._store.state_key(name)
+        except NotFoundError:
+            return False
+        return True
+
     def close(self) -> None:
         """Release everything."""
         self._store.close()
@@ -130,10 +137,6 @@ class TenantStore:
         """The upload of a job."""
         return self._store.open_content(self._own_job(job_id).id)
 
-    def content(self, job_id: int) -> bytes:
-        """The upload of a job, as bytes."""
-        return self._store.content(job_id)  # type: ignore[attr-defined,no-any-return]
-
     def progress(self, job: Job, stage: JobStage, percent: int) -> None:
         """Note how far a job is."""
         self._store.progress(job, stage, percent)
@@ -158,9 +161,23 @@ class TenantStore:
         """Make a document's new version the searchable one."""
         return self._store.commit_document(job, parsed, chunks, vectors)
 
-    def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
+    def purge(self, limit: int) -> int:
+        """Do away with what no search shows any more."""
+        return self._store.purge(limit)
+
+    def fail(
+        self,
+        job: Job,
+        code: str,
+        reason: str,
+        *,
+        retry_after_seconds: float | None,
+        counts: bool = True,
+    ) -> Job:
         """Record a failure."""
-        return self._store.fail(job, code, reason, retry_after_seconds=retry_after_seconds)
+        return self._store.fail(
+            job, code, reason, retry_after_seconds=retry_after_seconds, counts=counts
+        )
 
     def job(self, job_id: int) -> Job:
         """One row of the ledger."""
@@ -169,7 +186,7 @@ class TenantStore:
     def _own_job(self, job_id: int) -> Job:
         job = self._store.job(job_id)
         if not _sees(job.collection):
-            raise job_not_found(job_id)
+            raise job_not_found()
         return job
 
     def jobs(
@@ -204,6 +221,29 @@ class TenantStore:
         found.sort(key=lambda job: job.id, reverse=True)
         return tuple(found[:limit])
 
+    def last_change(self) -> int:
+        """The number of the ledger's latest change."""
+        return self._store.last_change()
+
+    def job_changes(
+        self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
+    ) -> tuple[tuple[int, Job], ...]:
+        """The caller's jobs that changed since."""
+        visible = _visible.get()
+        if collections is not None:
+            collections = [self._own(name) for name in collections]
+        elif visible is not None:
+            collections = [name for name in sorted(visible) if self._exists(name)]
+        return self._store.job_changes(after, collections=collections, limit=limit)
+
+    def workers(self) -> tuple[str, ...]:
+        """The workers that are alive."""
+        return self._store.workers()
+
+    def secret(self, name: str) -> bytes:
+        """Random bytes of that name."""
+        return self._store.secret(name)
+
     def unsettled(
         self, collection: str, *, after: str | None = None, limit: int = 100
     ) -> tuple[Job, ...]:
@@ -213,6 +253,10 @@ class TenantStore:
     def queue_depth(self) -> dict[JobState, int]:
         """Counts of everybody's rows: for limits, and for those who see everything."""
         return self._store.queue_depth()
+
+    def queue_bytes(self) -> int:
+        """How much everybody's unfinished uploads are."""
+        return self._store.queue_bytes()
 
     # Documents
 
@@ -229,6 +273,10 @@ class TenantStore:
     def document_text(self, collection: str, document_id: str) -> Iterator[str]:
         """The text that offsets point into."""
         return self._store.document_text(self._own(collection), document_id)
+
+    def document_parts(self, collection: str, document_id: str) -> Iterator[ParsedDocument]:
+        """The document as it was committed."""
+        return self._store.document_parts(self._own(collection), document_id)
 
     def delete_document(self, collection: str, document_id: str) -> None:
         """Remove a document."""
