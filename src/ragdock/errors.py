@@ -7,6 +7,7 @@
     │   ├── ConflictError      it exists already, or is in another state
     │   └── TooLargeError      over a limit
     ├── DocumentError          a document's bytes can't become text (a failed job's reason)
+    ├── GivenUpError           nobody waits any more: the request is late, or its caller has left
     ├── UnavailableError       a dependency or a limit refuses for now; says when to come back
     │   ├── StoreError
     │   ├── EmbedderError
@@ -27,6 +28,7 @@ __all__ = [
     "DocumentError",
     "EmbedderError",
     "GeneratorError",
+    "GivenUpError",
     "InputError",
     "IntegrityError",
     "NotFoundError",
@@ -86,6 +88,12 @@ class DocumentError(RagdockError):
     """The bytes can't become text; `code` tells why (`encrypted`, `truncated`, `empty`, ...)."""
 
     code = "unreadable"
+
+
+class GivenUpError(RagdockError):
+    """Nobody waits any more for what is being worked on."""
+
+    code = "deadline_exceeded"
 
 
 class UnavailableError(RagdockError):

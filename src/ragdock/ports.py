@@ -7,11 +7,12 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 from __future__ import annotations
 
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
+from ragdock.core.gcra import Limit, Verdict
 from ragdock.types import (
     Chunk,
     Collection,
@@ -29,7 +30,18 @@ from ragdock.types import (
     Vectors,
 )
 
-__all__ = ["Cache", "Embedder", "Generator", "Metrics", "Parser", "Reader", "Spool", "Store"]
+__all__ = [
+    "AuditLog",
+    "Cache",
+    "Embedder",
+    "Generator",
+    "Metrics",
+    "Parser",
+    "RateLimiter",
+    "Reader",
+    "Spool",
+    "Store",
+]
 
 
 class Reader(Protocol):
@@ -345,6 +357,35 @@ class Parser(Protocol):
 
     def close(self) -> None:
         """End child processes."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Counts requests, for all who share it; never raises."""
+
+    @property
+    def instant(self) -> bool:
+        """Whether `take` would answer without waiting, so that the event loop may call it."""
+        ...
+
+    def take(self, limit: Limit, wanted: int = 1) -> Verdict:
+        """Grant up to `wanted` requests to the limit's holder."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Where it is recorded who did what."""
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append one record, which holds what JSON can; raises `OSError` when that fails."""
+        ...
+
+    def close(self) -> None:
+        """Release files."""
         ...
 
 
