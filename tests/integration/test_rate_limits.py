@@ -119,7 +119,7 @@ TRUSTED = parse_networks("10.0.0.0/8, 2001:db8:1::/48")
 def test_only_trusted_proxies_tell_addresses(
     peer: str, forwarded: tuple[str, ...], expected: str
 ) -> None:
-    """The rightmost hop that is no trusted proxy is the client; what stands left of it is hearsay."""
+    """The rightmost hop that is no trusted proxy is the client; left of it all is hearsay."""
     assert client_address(scope(peer, *forwarded), TRUSTED) == expected
 
 

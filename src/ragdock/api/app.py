@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ragdock import __version__
 from ragdock.api.addresses import parse_networks
+from ragdock.api.auth import SECURITY_SCHEMES, Authentication, require_declared
 from ragdock.api.gate import Gate
 from ragdock.api.headers import SecurityHeaders, cors_options, parse_origins
 from ragdock.api.limiting import KeyRate, RateGate
@@ -36,6 +37,7 @@ HEALTH_PLACES = 4
 RATE_PLACES = 4
 TITLE = "ragdock"
 OPENAPI_URL = "/openapi.json"
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,9 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, ConnectionRules]]:
         with ExitStack() as stack:
             services = stack.enter_context(open_services(settings, embedder=embedder))
+            services.keys.require_some()
+            _warn_when_open(services)
+            services.keys.start()
             app.state.services = services
             app.state.gate = Gate(settings.max_concurrency, settings.max_waiting, services.metrics)
             stack.callback(app.state.gate.close)
@@ -90,11 +95,12 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     # matching less is a tenth of a cached answer.
     routers = [module.router for module in (search, health, collections, documents, jobs)]
     for router in routers:
+        require_declared(router.routes)
         app.router.routes.extend(router.routes)
     install_problem_handlers(app, [route for router in routers for route in router.routes])
-    # The last one added is the first to see a request. Whatever is added here between the two
-    # finds a request that has an id, a deadline and a rate, and is answered with all headers.
+    # The last one added is the first to see a request. A key has to be known to be limited.
     app.add_middleware(KeyRate)
+    app.add_middleware(Authentication)
     app.add_middleware(
         Envelope,
         settings=settings,
@@ -121,6 +127,7 @@ def _complete_schema(app: FastAPI) -> None:
             components = schema.setdefault("components", {}).setdefault("schemas", {})
             for name, model in extra["$defs"].items():
                 components.setdefault(name, model)
+            schema["components"]["securitySchemes"] = SECURITY_SCHEMES
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -131,6 +138,16 @@ def _connection_rules(settings: Settings, services: Services) -> ConnectionRules
     return ConnectionRules(
         settings.body_timeout_seconds, settings.max_connections, services.metrics
     )
+
+
+def _warn_when_open(services: Services) -> None:
+    settings = services.settings
+    if not services.keys.is_on and settings.host not in LOOPBACK:
+        log.warning(
+            "there is no API key: whoever reaches this server can read and delete everything; "
+            "`ragdock keys create` makes one",
+            extra={"host": settings.host, "environment": settings.environment},
+        )
 
 
 def _add_samples(services: Services) -> None:
