@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     # Parser children need the nouns and not NumPy, which costs them 100 ms and 25 MB each.
     import numpy as np
     from numpy.typing import NDArray
