@@ -11,20 +11,24 @@ from ragdock.adapters.caches.memory import MemoryCache
 from ragdock.adapters.caches.redis import RedisCache
 from ragdock.adapters.caches.tiered import NEAR_TTL_SECONDS, TieredCache
 from ragdock.adapters.embedders.minilm import MiniLmEmbedder
+from ragdock.adapters.limits.memory import MemoryLimiter
+from ragdock.adapters.limits.redis import RedisLimiter
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteStore
 from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
+from ragdock.core.ids import PublicIds
 from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
-from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
+from ragdock.ports import Cache, Embedder, Generator, Metrics, RateLimiter, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
 from ragdock.services.ingest import Ingester
 from ragdock.services.intake import Intake
 from ragdock.services.keys import Keys
+from ragdock.services.limits import Limits, default_rates
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
 from ragdock.services.tenancy import TenantStore
@@ -52,8 +56,10 @@ class Services:
     answerer: Answerer
     ingester: Ingester
     intake: Intake
+    limits: Limits
     readiness: Readiness
     fingerprint: str
+    ids: PublicIds
 
 
 @contextmanager
@@ -146,8 +152,10 @@ def open_services(
             ),
             ingester=ingester,
             intake=intake,
+            limits=_limits(settings, metrics, stack),
             readiness=Readiness(tuple(dependencies), metrics),
             fingerprint=fingerprint,
+            ids=PublicIds(store.secret("public-ids")),
         )
         if work:
             ingester.start()
@@ -222,6 +230,25 @@ def _cache(settings: Settings, metrics: Metrics) -> Cache:
     )
     ttl_seconds = min(NEAR_TTL_SECONDS, settings.cache_ttl_seconds)
     return TieredCache(near, far, near_ttl_seconds=ttl_seconds)
+
+
+def _limits(settings: Settings, metrics: Metrics, stack: ExitStack) -> Limits:
+    key_rate, address_rate = default_rates(
+        settings.environment, settings.rate_per_minute, settings.address_rate_per_minute
+    )
+    limiter: RateLimiter = MemoryLimiter()
+    if settings.redis_host is not None:
+        password = settings.redis_password
+        limiter = RedisLimiter(
+            settings.redis_host,
+            settings.redis_port,
+            password=password.get_secret_value() if password else None,
+            db=settings.redis_db,
+            timeout_seconds=settings.redis_timeout_seconds,
+            metrics=metrics,
+        )
+    stack.callback(limiter.close)
+    return Limits(limiter, metrics, key_rate=key_rate, address_rate=address_rate)
 
 
 def _profile(settings: Settings) -> FusionProfile:

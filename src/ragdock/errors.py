@@ -9,6 +9,7 @@
     │   ├── ConflictError      it exists already, or is in another state
     │   └── TooLargeError      over a limit
     ├── DocumentError          a document's bytes can't become text (a failed job's reason)
+    ├── GivenUpError           nobody waits any more: the request is late, or its caller has left
     ├── UnavailableError       a dependency or a limit refuses for now; says when to come back
     │   ├── StoreError
     │   ├── EmbedderError
@@ -30,6 +31,7 @@ __all__ = [
     "EmbedderError",
     "ForbiddenError",
     "GeneratorError",
+    "GivenUpError",
     "InputError",
     "IntegrityError",
     "NotFoundError",
@@ -104,6 +106,12 @@ class DocumentError(RagdockError):
     """The bytes can't become text; `code` tells why (`encrypted`, `truncated`, `empty`, ...)."""
 
     code = "unreadable"
+
+
+class GivenUpError(RagdockError):
+    """Nobody waits any more for what is being worked on."""
+
+    code = "deadline_exceeded"
 
 
 class UnavailableError(RagdockError):

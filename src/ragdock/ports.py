@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
+from ragdock.core.gcra import Limit, Verdict
 from ragdock.types import (
     ApiKey,
     Chunk,
@@ -31,12 +32,14 @@ from ragdock.types import (
 )
 
 __all__ = [
+    "AuditLog",
     "Cache",
     "Embedder",
     "Generator",
     "KeyStore",
     "Metrics",
     "Parser",
+    "RateLimiter",
     "Reader",
     "Spool",
     "Store",
@@ -227,10 +230,10 @@ class Store(Protocol):
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
-        """Jobs that changed since, each once and as it is now, with the number of its change.
+    ) -> tuple[Job, ...]:
+        """Jobs that changed since, each once and as it is now, by their `change`.
 
-        In ascending order of those numbers. Without `collections`, of all of them.
+        Of those of `collections` that exist, or of all.
         """
         ...
 
@@ -449,6 +452,35 @@ class Parser(Protocol):
 
     def close(self) -> None:
         """End child processes."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Counts requests, for all who share it; never raises."""
+
+    @property
+    def instant(self) -> bool:
+        """Whether `take` would answer without waiting, so that the event loop may call it."""
+        ...
+
+    def take(self, limit: Limit, wanted: int = 1) -> Verdict:
+        """Grant up to `wanted` requests to the limit's holder."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Where it is recorded who did what."""
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append one record, which holds what JSON can; raises `OSError` when that fails."""
+        ...
+
+    def close(self) -> None:
+        """Release files."""
         ...
 
 

@@ -278,7 +278,8 @@ class Job:
     (a later write of the same document won), `deleted`, or `expanded` (an archive whose files are
     jobs of their own, with this one as `parent_id`). `stage`, `percent` (0-100) and `worker` tell
     of a job in work, `next_attempt_at` of one that waits for its next attempt. `token` grows with
-    each claim, so that the store can tell a worker that has lost the job.
+    each claim, so that the store can tell a worker that has lost the job. `change` numbers the
+    ledger's changes, of which this is the job's latest.
     """
 
     id: int
@@ -304,6 +305,7 @@ class Job:
     worker: str | None = None
     parent_id: int | None = None
     token: int = 0
+    change: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,12 +58,12 @@ def test_a_large_file_is_stored_exactly(
     )
     assert response.status_code == 200, response.text
     large, small = response.json()["documents"]
-    assert large["document_id"] == document_id_of("herons.txt", LARGE)
-    assert small["document_id"] == document_id_of("small.txt", LINE)
-    shown = client.get(f"/v1/documents/{large['document_id']}").json()
+    assert large["id"] == document_id_of("herons.txt", LARGE)
+    assert small["id"] == document_id_of("small.txt", LINE)
+    shown = client.get(f"/v1/documents/{large['id']}").json()
     assert shown["size_bytes"] == len(LARGE)
     assert shown["sha256"] == hashlib.sha256(LARGE).hexdigest()
-    text = client.get(f"/v1/documents/{large['document_id']}/text")
+    text = client.get(f"/v1/documents/{large['id']}/text")
     assert text.content == LARGE
     until(lambda: spooled(tmp_path) == [])
 
@@ -109,14 +109,14 @@ def test_a_file_over_the_limit_is_refused_on_the_way(client: TestClient, tmp_pat
 def test_a_refused_form_leaves_nothing(client: TestClient, tmp_path: Path) -> None:
     """When a later part of a form is wrong, the files before it are gone."""
     bad = form(("a.txt", LARGE)).replace(f"--{BOUNDARY}--".encode(), f"--{BOUNDARY}".encode())
-    bad += b'\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n'
+    bad += b'Content-Disposition: form-data; name="other"\r\n\r\nx\r\n'
     bad += f"--{BOUNDARY}--\r\n".encode()
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     response = client.post("/v1/documents", content=bad, headers=headers)
     assert_problem(response, 422, "invalid_input", field="body.other")
     assert spooled(tmp_path) == []
     response = client.post("/v1/documents", content=form(("a.txt", LARGE))[:-5], headers=headers)
-    assert_problem(response, 422, "invalid_form", says="early")
+    assert_problem(response, 400, "invalid_form", says="early")
     assert spooled(tmp_path) == []
 
 
@@ -191,7 +191,7 @@ def test_small_files_are_spooled_when_memory_is_short(
     monkeypatch.setattr(intake, "KEPT_BYTES", 100)
     response = client.post("/v1/documents?wait=true", files=[("file", ("b.txt", LINE * 10))])
     assert response.status_code == 200
-    found = client.get(f"/v1/documents/{response.json()['documents'][0]['document_id']}/text")
+    found = client.get(f"/v1/documents/{response.json()['documents'][0]['id']}/text")
     assert found.content == LINE * 10
 
 

@@ -136,6 +136,7 @@ class Form:
         self._gate = gate
         self._receipt = receipt
         self._open_spool = open_spool
+        self._n_settled = 0  # Files that nothing more can come of.
         self._name = b""
         self._value = b""
         self._headers: dict[bytes, bytes] = {}
@@ -191,14 +192,16 @@ class Form:
             file.finish()
 
     async def _flush(self) -> None:
-        for file in self.files[-1:]:
+        for file in self.files[self._n_settled :]:
+            is_last = file is self.files[-1]
             if file.is_spooled:
-                if file.n_pending >= PIECE_BYTES:
+                if file.n_pending >= PIECE_BYTES or not is_last:
                     await self._gate.run(file.flush, self._open_spool)
             elif file.size_bytes > KEPT_BYTES or not self._keep(file):
                 await self._gate.run(file.flush, self._open_spool)
                 self._receipt.give_back(file.kept_bytes)
                 file.kept_bytes = 0
+        self._n_settled = max(0, len(self.files) - 1)
 
     def _keep(self, file: ReceivedFile) -> bool:
         """Whether there is memory for what has come of a small file."""

@@ -30,6 +30,7 @@ __all__ = ["Ingester"]
 
 HEARTBEAT_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 0.5
+PURGE_CHUNKS: Final = 1_024
 CHANGES_AT_ONCE: Final = 500
 FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
@@ -101,6 +102,10 @@ class Ingester:
         self._wake.set()
         return jobs
 
+    def wake(self) -> None:
+        """Look for work now: there is some that didn't come by `submit`."""
+        self._wake.set()
+
     def current(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
         """The jobs as they are now; one whose row is gone (with its collection) is cancelled."""
         return tuple(job if job.state in FINISHED else self._now(job) for job in jobs)
@@ -159,6 +164,8 @@ class Ingester:
             with self._tolerating("claiming"):
                 claimed = self._claim(pool)
             if not claimed:
+                with self._tolerating("purging"):
+                    self._store.purge(PURGE_CHUNKS)
                 self._wake.wait(IDLE_SECONDS)
 
     def _claim(self, pool: DaemonPool) -> int:
@@ -193,8 +200,8 @@ class Ingester:
     def _watch(self, seen: int) -> int:
         """Find out which of the jobs in work were cancelled or given to others."""
         while changes := self._store.job_changes(seen, limit=CHANGES_AT_ONCE):
-            seen = changes[-1][0]
-            now = {job.id: job for _, job in changes}
+            seen = changes[-1].change
+            now = {job.id: job for job in changes}
             with self._lock:
                 for token, job in self._running.items():
                     after = now.get(job.id, job)

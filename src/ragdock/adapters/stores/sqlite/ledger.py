@@ -387,10 +387,10 @@ class Ledger:
 
     def changes(
         self, after: int, collection_ids: Sequence[str] | None, limit: int
-    ) -> tuple[tuple[int, Job], ...]:
+    ) -> tuple[Job, ...]:
         """Rows that changed since, each once, as they are now, in the order of their changes."""
         rows = self._catalogue.query(
-            f"SELECT {COLUMNS}, l.change {FROM} WHERE l.change > ? "
+            f"SELECT {COLUMNS} {FROM} WHERE l.change > ? "
             "AND (? IS NULL OR l.collection_id IN (SELECT value FROM json_each(?))) "
             "ORDER BY l.change LIMIT ?",
             (
@@ -399,7 +399,7 @@ class Ledger:
                 limit,
             ),
         )
-        return tuple((row[-1], job_of(row)) for row in rows)
+        return tuple(map(job_of, rows))
 
     def jobs(
         self,
@@ -452,6 +452,11 @@ class Ledger:
         counts = dict.fromkeys((JobState.PENDING, JobState.PROCESSING, JobState.FAILED), 0)
         counts.update({JobState(state): count for state, count in rows})
         return counts
+
+    def is_open(self, job_id: int) -> bool:
+        """Whether the job is known and unfinished."""
+        sql = f"SELECT 1 FROM ledger WHERE id = ? AND state IN {OPEN}"
+        return bool(self._catalogue.query(sql, (job_id,)))
 
     def open_bytes(self) -> int:
         """How much the unfinished uploads are together."""
