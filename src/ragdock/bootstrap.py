@@ -32,13 +32,15 @@ from ragdock.services.limits import Limits, default_rates
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
 from ragdock.services.tenancy import TenantStore
-from ragdock.settings import Settings, cpu_quota
+from ragdock.settings import Settings, cpu_quota, memory_limit_mb
 from ragdock.types import JobState
 
 __all__ = ["DEFAULT_COLLECTION", "Services", "open_keys", "open_services"]
 
 DEFAULT_COLLECTION = "default"
 LLM_FRESH_SECONDS = 15.0
+PART_MB = 64
+"""What a part of a document takes while it is worked on, its parser included (measured: 50)."""
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ def open_services(
             stack.callback(generator.close)
         parser = ParserPool(
             settings.parse_timeout_seconds,
-            settings.parse_memory_mb,
+            settings.parse_memory_mb or _parse_memory_mb(),
             max_pages=settings.max_pages,
         )
         stack.callback(parser.close)
@@ -120,7 +122,7 @@ def open_services(
             fingerprint=fingerprint,
             chunk_tokens=settings.chunk_tokens,
             max_queue=settings.max_queue,
-            n_threads=n_threads,
+            n_threads=_n_ingest_threads(n_threads),
             lease_seconds=settings.lease_seconds,
         )
         dependencies = [
@@ -176,6 +178,17 @@ def open_keys(settings: Settings) -> Iterator[Keys]:
         yield keys
     finally:
         keys.close()
+
+
+def _parse_memory_mb() -> int:
+    limit_mb = memory_limit_mb()
+    return 1024 if limit_mb is None else min(1024, max(128, limit_mb // 2))
+
+
+def _n_ingest_threads(n_threads: int) -> int:
+    """As many as embed, or fewer where a part of a document for each would not fit in memory."""
+    limit_mb = memory_limit_mb()
+    return n_threads if limit_mb is None else max(1, min(n_threads, limit_mb // PART_MB - 2))
 
 
 def _embedder(settings: Settings, n_threads: int) -> Embedder:
