@@ -17,10 +17,11 @@ from ragdock.adapters.stores.sqlite import SqliteStore
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
 from ragdock.core.lead import LEAD_ID
-from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
-from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
+from ragdock.errors import ConfigurationError, ConflictError, InputError, NotFoundError
+from ragdock.ports import Cache, Embedder, Fetcher, Generator, Metrics, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
+from ragdock.services.fetching import UrlReader
 from ragdock.services.ingest import Ingester
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
@@ -47,16 +48,22 @@ class Services:
     answerer: Answerer
     ingester: Ingester
     readiness: Readiness
+    urls: UrlReader | None
     fingerprint: str
 
 
 @contextmanager
 def open_services(
-    settings: Settings, *, work: bool = True, embedder: Embedder | None = None
+    settings: Settings,
+    *,
+    work: bool = True,
+    embedder: Embedder | None = None,
+    fetcher: Fetcher | None = None,
 ) -> Iterator[Services]:
     """Build the services, open to close in reverse order.
 
-    `work` starts the ingestion worker; `embedder` replaces the configured one (tests).
+    `work` starts the ingestion worker; `embedder` and `fetcher` replace the configured ones
+    (tests).
     Raises `ConfigurationError` when the settings, the data directory or the model won't do.
     """
     with ExitStack() as stack:
@@ -125,6 +132,7 @@ def open_services(
             ),
             ingester=ingester,
             readiness=Readiness(tuple(dependencies), metrics),
+            urls=_url_reader(settings, metrics, fetcher),
             fingerprint=fingerprint,
         )
         if work:
@@ -168,6 +176,25 @@ def _generator(settings: Settings) -> Generator | None:
         max_tokens=settings.llm_max_tokens,
         concurrency=settings.llm_concurrency,
     )
+
+
+def _url_reader(settings: Settings, metrics: Metrics, fetcher: Fetcher | None) -> UrlReader | None:
+    if not settings.fetch_urls:
+        return None
+    if fetcher is None:
+        # Imported when wanted: a server that fetches nothing needs no HTTP client in memory.
+        from ragdock.adapters.fetchers.http import HttpFetcher
+
+        try:
+            fetcher = HttpFetcher(
+                max_bytes=settings.max_upload_mb * 2**20, hosts=settings.fetch_hosts
+            )
+        except InputError:
+            raise ConfigurationError(
+                f"RAG_FETCH_HOSTS={settings.fetch_hosts!r} isn't a list of host names such as "
+                "docs.example.org,*.example.com."
+            ) from None
+    return UrlReader(fetcher, metrics)
 
 
 def _cache(settings: Settings, metrics: Metrics) -> Cache:

@@ -7,6 +7,7 @@
     │   ├── ConflictError      it exists already, or is in another state
     │   └── TooLargeError      over a limit
     ├── DocumentError          a document's bytes can't become text (a failed job's reason)
+    ├── FetchError             a URL can't be fetched
     ├── UnavailableError       a dependency or a limit refuses for now; says when to come back
     │   ├── StoreError
     │   ├── EmbedderError
@@ -26,6 +27,7 @@ __all__ = [
     "ConflictError",
     "DocumentError",
     "EmbedderError",
+    "FetchError",
     "GeneratorError",
     "InputError",
     "IntegrityError",
@@ -86,6 +88,12 @@ class DocumentError(RagdockError):
     """The bytes can't become text; `code` tells why (`encrypted`, `truncated`, `empty`, ...)."""
 
     code = "unreadable"
+
+
+class FetchError(RagdockError):
+    """A URL can't be fetched; tells nothing of a network that the caller can't see itself."""
+
+    code = "fetch_failed"
 
 
 class UnavailableError(RagdockError):

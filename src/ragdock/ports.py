@@ -6,8 +6,8 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
@@ -17,6 +17,7 @@ from ragdock.types import (
     Collection,
     DenseResult,
     Document,
+    FetchedFile,
     Hit,
     Job,
     JobStage,
@@ -29,7 +30,17 @@ from ragdock.types import (
     Vectors,
 )
 
-__all__ = ["Cache", "Embedder", "Generator", "Metrics", "Parser", "Reader", "Spool", "Store"]
+__all__ = [
+    "Cache",
+    "Embedder",
+    "Fetcher",
+    "Generator",
+    "Metrics",
+    "Parser",
+    "Reader",
+    "Spool",
+    "Store",
+]
 
 
 class Reader(Protocol):
@@ -345,6 +356,17 @@ class Parser(Protocol):
 
     def close(self) -> None:
         """End child processes."""
+        ...
+
+
+class Fetcher(Protocol):
+    """Content from URLs that strangers name."""
+
+    def fetch(self, url: str, write: Callable[[bytes], None], deadline: float) -> FetchedFile:
+        """Hand the content to `write`, piece by piece, by `deadline` on the monotonic clock.
+
+        Raises `FetchError`, also after some pieces.
+        """
         ...
 
 

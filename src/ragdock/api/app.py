@@ -15,12 +15,19 @@ from ragdock import __version__
 from ragdock.api.gate import Gate
 from ragdock.api.middleware import Envelope
 from ragdock.api.problems import install_problem_handlers
-from ragdock.api.routes import collections, documents, health, jobs, search
-from ragdock.api.schemas import AskRequest, Problem, SearchRequest, TextDocuments, TextReplacement
+from ragdock.api.routes import collections, documents, health, jobs, search, urls
+from ragdock.api.schemas import (
+    AskRequest,
+    Problem,
+    SearchRequest,
+    TextDocuments,
+    TextReplacement,
+    UrlsRequest,
+)
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services, open_services
 from ragdock.core.keys import sha256_hex
 from ragdock.core.media import detect_media_type
-from ragdock.ports import Embedder
+from ragdock.ports import Embedder, Fetcher
 from ragdock.samples import sample_files
 from ragdock.settings import Settings
 from ragdock.types import Upload
@@ -32,18 +39,29 @@ HEALTH_PLACES = 4
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastAPI:
-    """The application; its lifespan opens the services and closes them in reverse order."""
+def create_app(
+    settings: Settings, *, embedder: Embedder | None = None, fetcher: Fetcher | None = None
+) -> FastAPI:
+    """The application; its lifespan opens the services and closes them in reverse order.
+
+    `embedder` and `fetcher` replace the configured ones (tests).
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
-            services = stack.enter_context(open_services(settings, embedder=embedder))
+            services = stack.enter_context(
+                open_services(settings, embedder=embedder, fetcher=fetcher)
+            )
             app.state.services = services
             app.state.gate = Gate(settings.max_concurrency, settings.max_waiting, services.metrics)
             stack.callback(app.state.gate.close)
             app.state.health_gate = Gate(HEALTH_PLACES, settings.max_waiting, services.metrics)
             stack.callback(app.state.health_gate.close)
+            app.state.fetch_gate = Gate(
+                urls.FETCHES_AT_ONCE, settings.max_waiting, services.metrics
+            )
+            stack.callback(app.state.fetch_gate.close)
             app.state.n_waiting = 0
             app.state.started_at = time.monotonic()
             if settings.samples:
@@ -73,7 +91,7 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     # In order of use: the first that matches is taken, and each that doesn't costs some time. The
     # routes themselves: what `include_router` would add to them they have, and one level of
     # matching less is a tenth of a cached answer.
-    routers = [module.router for module in (search, health, collections, documents, jobs)]
+    routers = [module.router for module in (search, health, collections, documents, jobs, urls)]
     for router in routers:
         app.router.routes.extend(router.routes)
     install_problem_handlers(app, [route for router in routers for route in router.routes])
@@ -89,7 +107,14 @@ def _complete_schema(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = generate()
-            bodies = (Problem, TextDocuments, TextReplacement, SearchRequest, AskRequest)
+            bodies = (
+                Problem,
+                TextDocuments,
+                TextReplacement,
+                SearchRequest,
+                AskRequest,
+                UrlsRequest,
+            )
             _, extra = models_json_schema(
                 [(model, "validation") for model in bodies],
                 ref_template="#/components/schemas/{model}",
