@@ -137,7 +137,7 @@ def open_services(
             ),
             ingester=ingester,
             readiness=Readiness(tuple(dependencies), metrics),
-            urls=_url_reader(settings, metrics, fetcher),
+            urls=_url_reader(settings, store, metrics, fetcher),
             fingerprint=fingerprint,
         )
         if work:
@@ -183,7 +183,9 @@ def _generator(settings: Settings) -> Generator | None:
     )
 
 
-def _url_reader(settings: Settings, metrics: Metrics, fetcher: Fetcher | None) -> UrlReader | None:
+def _url_reader(
+    settings: Settings, store: Store, metrics: Metrics, fetcher: Fetcher | None
+) -> UrlReader | None:
     if not settings.fetch_urls:
         return None
     if fetcher is None:
@@ -199,7 +201,7 @@ def _url_reader(settings: Settings, metrics: Metrics, fetcher: Fetcher | None) -
                 f"RAG_FETCH_HOSTS={settings.fetch_hosts!r} isn't a list of host names such as "
                 "docs.example.org,*.example.com."
             ) from None
-    return UrlReader(fetcher, metrics)
+    return UrlReader(fetcher, store, metrics)
 
 
 def _cache(settings: Settings, metrics: Metrics) -> Cache:

@@ -424,10 +424,7 @@ class Fetcher(Protocol):
     """Content from URLs that strangers name."""
 
     def fetch(self, url: str, write: Callable[[bytes], None], deadline: float) -> FetchedFile:
-        """Hand the content to `write`, piece by piece, by `deadline` on the monotonic clock.
-
-        Raises `FetchError`, also after some pieces.
-        """
+        """Hand the content to `write` by `deadline` (monotonic clock); raises `FetchError`."""
         ...
 
 

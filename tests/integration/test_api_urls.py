@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,8 @@ from support.web import assert_problem
 
 FERRY = b"# Ferry\n\nThe ferry to Vessey leaves at nine from the north pier.\n"
 
+LARGE = b"Harbours are described at length. " * 15_000
+
 
 def pages(head: bytes) -> Iterable[bytes]:
     """A small web site."""
@@ -36,6 +39,9 @@ def pages(head: bytes) -> Iterable[bytes]:
             b"<h1>Light</h1><p>The keeper keeps seven goats.", headers="Content-Type: text/html\r\n"
         ),
         "/to-inside": response(status="302 Found", headers="Location: http://127.0.0.2/\r\n"),
+        "/large.txt": response(LARGE),
+        "/large.exe": response(b"MZ\x90" + LARGE),
+        "/huge.txt": response(LARGE * 4, length=False),
         "/empty": response(b" \n"),
         "/image": response(b"\x89PNG\r\n\x1a\n", headers="Content-Type: image/png\r\n"),
     }
@@ -106,6 +112,23 @@ def test_without_waiting_the_answer_is_202(client: TestClient, site: RawServer) 
     assert answer.status_code == 202
     job = answer.json()["documents"][0]["job_id"]
     assert client.get(f"/v1/jobs/{job}").status_code == 200
+
+
+def test_a_large_page_goes_over_the_disk(client: TestClient, site: RawServer) -> None:
+    """What is larger than the memory's share is spooled, indexed, and gone from the spool."""
+    done = send(client, site, "/large.txt", wait=True).json()["documents"][0]
+    assert done["outcome"] == "indexed"
+    kept = client.get(f"/v1/documents/{done['id']}").json()
+    assert (kept["size_bytes"], kept["sha256"]) == (len(LARGE), hashlib.sha256(LARGE).hexdigest())
+
+
+def test_what_is_not_accepted_leaves_the_disk(client: TestClient, site: RawServer) -> None:
+    """A large content that turns out too large, or of no known format, is removed again."""
+    data_dir = client.app.state.services.settings.data_dir  # type: ignore[attr-defined]
+    before = {path for path in data_dir.rglob("*") if path.stat().st_size > 200_000}
+    assert send(client, site, "/huge.txt").json()["code"] == "too_large"
+    assert send(client, site, "/large.exe").json()["code"] == "unsupported_media_type"
+    assert {path for path in data_dir.rglob("*") if path.stat().st_size > 200_000} <= before
 
 
 def test_each_url_tells_its_own_failure(client: TestClient, site: RawServer) -> None:

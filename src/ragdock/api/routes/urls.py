@@ -18,8 +18,8 @@ from ragdock.api.routes.documents import finished, waited
 from ragdock.api.schemas import FetchedDocument, FetchedList, UrlsRequest
 from ragdock.bootstrap import DEFAULT_COLLECTION
 from ragdock.errors import FetchError
-from ragdock.services.fetching import UrlReader
-from ragdock.types import MetadataValue, Upload
+from ragdock.services.fetching import UrlBatch
+from ragdock.types import Upload
 
 __all__ = ["FETCHES_AT_ONCE", "router"]
 
@@ -62,15 +62,17 @@ async def add_urls(
     name = collection or body.collection or DEFAULT_COLLECTION
     # Before any byte is fetched: a wrong name is the caller's mistake, and fetching is work.
     await gate.run(services.store.collection, name)
-    urls = list(dict.fromkeys(body.urls))
-    fetched = await _fetch(request.app.state.fetch_gate, services.urls, urls, body.metadata,
-                           services.settings.fetch_timeout_seconds)  # fmt: skip
-    errors = [found for found in fetched.values() if isinstance(found, FetchError)]
-    if len(errors) == len(fetched):
-        return _all_failed(fetched)
-    # Two URLs can't share an id: it holds a digest of the URL.
-    uploads = {found.document_id: found for found in fetched.values() if isinstance(found, Upload)}
-    jobs = await gate.run(services.ingester.submit, name, list(uploads.values()))
+    timeout_seconds = services.settings.fetch_timeout_seconds
+    batch = services.urls.batch(body.metadata, time.monotonic() + timeout_seconds)
+    try:
+        fetched = await _fetch(request.app.state.fetch_gate, batch, body.urls, timeout_seconds)
+        # Two URLs can't share an id: it holds a digest of the URL.
+        uploads = {item.document_id: item for item in fetched.values() if isinstance(item, Upload)}
+        if not uploads:
+            return _all_failed(fetched)
+        jobs = await gate.run(services.ingester.submit, name, list(uploads.values()))
+    finally:
+        batch.close()
     if wait or body.wait:
         jobs = await waited(request, services, gate, jobs)
     by_id = {job.document_id: job for job in jobs}
@@ -86,18 +88,13 @@ async def add_urls(
 
 
 async def _fetch(
-    gate: Gate,
-    reader: UrlReader,
-    urls: Sequence[str],
-    metadata: Mapping[str, MetadataValue],
-    timeout_seconds: float,
+    gate: Gate, batch: UrlBatch, urls: Sequence[str], timeout_seconds: float
 ) -> dict[str, Fetched]:
-    """What each URL came to; all of them together have the time of one."""
-    deadline = time.monotonic() + timeout_seconds
+    """What each URL came to, each once; all of them together have the time of one."""
 
     def read(url: str) -> Fetched:
         try:
-            return reader.read(url, metadata, deadline)
+            return batch.read(url)
         except FetchError as exc:
             return exc
 
@@ -111,7 +108,8 @@ async def _fetch(
                 code="fetch_timeout",
             )
 
-    return dict(zip(urls, await asyncio.gather(*map(fetch, urls)), strict=True))
+    distinct = list(dict.fromkeys(urls))
+    return dict(zip(distinct, await asyncio.gather(*map(fetch, distinct)), strict=True))
 
 
 def _all_failed(fetched: Mapping[str, Fetched]) -> Response:
