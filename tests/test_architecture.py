@@ -44,7 +44,9 @@ ARROWS: dict[str, set[str]] = {
 PLACES: dict[str, tuple[str, ...]] = {
     "apsw": ("adapters/stores/sqlite",),
     "fastapi": ("api",),
+    "httpcore2": ("adapters/fetchers",),
     "httpx2": ("adapters", "cli"),
+    "idna": ("core/weburls.py",),
     "numpy": ("adapters", "core", "services", "types.py"),
     "onnx": ("adapters/embedders/minilm_build.py", "adapters/embedders/minilm_graph.py"),
     "onnxruntime": ("adapters/embedders",),

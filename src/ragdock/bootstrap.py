@@ -21,10 +21,11 @@ from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
 from ragdock.core.ids import PublicIds
 from ragdock.core.lead import LEAD_ID
-from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
-from ragdock.ports import Cache, Embedder, Generator, Metrics, RateLimiter, Store
+from ragdock.errors import ConfigurationError, ConflictError, InputError, NotFoundError
+from ragdock.ports import Cache, Embedder, Fetcher, Generator, Metrics, RateLimiter, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
+from ragdock.services.fetching import UrlReader
 from ragdock.services.ingest import Ingester
 from ragdock.services.keys import Keys
 from ragdock.services.limits import Limits, default_rates
@@ -56,17 +57,23 @@ class Services:
     ingester: Ingester
     limits: Limits
     readiness: Readiness
+    urls: UrlReader | None
     fingerprint: str
     ids: PublicIds
 
 
 @contextmanager
 def open_services(
-    settings: Settings, *, work: bool = True, embedder: Embedder | None = None
+    settings: Settings,
+    *,
+    work: bool = True,
+    embedder: Embedder | None = None,
+    fetcher: Fetcher | None = None,
 ) -> Iterator[Services]:
     """Build the services, open to close in reverse order.
 
-    `work` starts the ingestion worker; `embedder` replaces the configured one (tests).
+    `work` starts the ingestion worker; `embedder` and `fetcher` replace the configured ones
+    (tests).
     Raises `ConfigurationError` when the settings, the data directory or the model won't do.
     """
     with ExitStack() as stack:
@@ -150,6 +157,7 @@ def open_services(
             ingester=ingester,
             limits=_limits(settings, metrics, stack),
             readiness=Readiness(tuple(dependencies), metrics),
+            urls=_url_reader(settings, store, metrics, fetcher),
             fingerprint=fingerprint,
             ids=PublicIds(store.secret("public-ids")),
         )
@@ -209,6 +217,27 @@ def _generator(settings: Settings) -> Generator | None:
         max_tokens=settings.llm_max_tokens,
         concurrency=settings.llm_concurrency,
     )
+
+
+def _url_reader(
+    settings: Settings, store: Store, metrics: Metrics, fetcher: Fetcher | None
+) -> UrlReader | None:
+    if not settings.fetch_urls:
+        return None
+    if fetcher is None:
+        # Imported when wanted: a server that fetches nothing needs no HTTP client in memory.
+        from ragdock.adapters.fetchers.http import HttpFetcher
+
+        try:
+            fetcher = HttpFetcher(
+                max_bytes=settings.max_upload_mb * 2**20, hosts=settings.fetch_hosts
+            )
+        except InputError:
+            raise ConfigurationError(
+                f"RAG_FETCH_HOSTS={settings.fetch_hosts!r} isn't a list of host names such as "
+                "docs.example.org,*.example.com."
+            ) from None
+    return UrlReader(fetcher, store, metrics)
 
 
 def _cache(settings: Settings, metrics: Metrics) -> Cache:

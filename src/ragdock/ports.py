@@ -6,8 +6,8 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
@@ -19,6 +19,7 @@ from ragdock.types import (
     Collection,
     DenseResult,
     Document,
+    FetchedFile,
     Hit,
     Job,
     JobStage,
@@ -35,6 +36,7 @@ __all__ = [
     "AuditLog",
     "Cache",
     "Embedder",
+    "Fetcher",
     "Generator",
     "KeyStore",
     "Metrics",
@@ -481,6 +483,14 @@ class AuditLog(Protocol):
 
     def close(self) -> None:
         """Release files."""
+        ...
+
+
+class Fetcher(Protocol):
+    """Content from URLs that strangers name."""
+
+    def fetch(self, url: str, write: Callable[[bytes], None], deadline: float) -> FetchedFile:
+        """Hand the content to `write` by `deadline` (monotonic clock); raises `FetchError`."""
         ...
 
 

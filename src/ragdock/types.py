@@ -29,6 +29,7 @@ __all__ = [
     "Collection",
     "DenseResult",
     "Document",
+    "FetchedFile",
     "Hit",
     "Int8Matrix",
     "Job",
@@ -143,6 +144,19 @@ class Collection:
     n_documents: int
     n_chunks: int
     created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedFile:
+    """What a URL's content is; `page` is the URL without its query, which may hold secrets.
+
+    `media_type` is the declared one, or empty. `document_id` is the same for the same URL.
+    """
+
+    document_id: str
+    page: str
+    filename: str
+    media_type: str
 
 
 @dataclass(frozen=True, slots=True)
