@@ -17,7 +17,7 @@ __all__ = ["is_supported", "needs_child", "read"]
 _PARSERS: Final = {
     media.PLAIN_TEXT: ("plain_text", "parse"),
     media.MARKDOWN: ("markdown", "parse"),
-    media.RST: ("markdown", "parse"),  # Its titles are underlined as Markdown's are.
+    media.RST: ("restructured", "parse"),
     media.CSV: ("delimited", "parse"),
     media.TSV: ("delimited", "parse"),
     media.JSON: ("json_text", "parse"),
@@ -25,9 +25,26 @@ _PARSERS: Final = {
     media.HTML: ("html_lexbor", "parse"),
     media.PDF: ("pdf_pdfium", "parse"),
     media.DOCX: ("docx_xml", "parse"),
+    media.PPTX: ("pptx_xml", "parse"),
+    media.XLSX: ("xlsx_xml", "parse"),
+    media.ODT: ("odf_xml", "parse"),
+    media.ODS: ("odf_xml", "parse"),
+    media.ODP: ("odf_xml", "parse"),
+    media.EPUB: ("epub", "parse"),
+    media.RTF: ("rtf", "parse"),
+    media.EML: ("eml", "parse"),
+    media.LATEX: ("latex", "parse"),
+    media.NOTEBOOK: ("notebook", "parse"),
+    media.SUBRIP: ("subtitles", "parse"),
+    media.WEBVTT: ("subtitles", "parse"),
+    media.XML: ("xml_text", "parse"),
     **dict.fromkeys(media.CODE_TYPES, ("source_code", "parse")),
 }
-_FOREIGN: Final = frozenset({media.HTML, media.PDF, media.DOCX})
+# Read by foreign code, or compressed, so that their size says nothing about the work.
+_FOREIGN: Final = frozenset(
+    {media.HTML, media.PDF, media.DOCX, media.PPTX, media.XLSX, media.ODT, media.ODS, media.ODP,
+     media.EPUB, media.EML, media.RTF, media.XML, media.LATEX, media.NOTEBOOK}
+)  # fmt: skip
 _IN_PROCESS_BYTES: Final = 2**18  # At most 0.4 s of pure Python, which holds the GIL.
 
 
