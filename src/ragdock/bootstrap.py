@@ -14,6 +14,7 @@ from ragdock.adapters.embedders.minilm import MiniLmEmbedder
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteStore
+from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
 from ragdock.core.lead import LEAD_ID
@@ -22,12 +23,14 @@ from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
 from ragdock.services.ingest import Ingester
+from ragdock.services.keys import Keys
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
+from ragdock.services.tenancy import TenantStore
 from ragdock.settings import Settings, cpu_quota
 from ragdock.types import JobState
 
-__all__ = ["DEFAULT_COLLECTION", "Services", "open_services"]
+__all__ = ["DEFAULT_COLLECTION", "Services", "open_keys", "open_services"]
 
 DEFAULT_COLLECTION = "default"
 LLM_FRESH_SECONDS = 15.0
@@ -41,6 +44,7 @@ class Services:
 
     settings: Settings
     store: Store
+    keys: Keys
     embedder: Embedder
     metrics: Metrics
     retriever: Retriever
@@ -62,8 +66,16 @@ def open_services(
     with ExitStack() as stack:
         n_threads = settings.threads or cpu_quota()
         metrics = PrometheusMetrics()
-        store = SqliteStore(settings.data_dir)
+        # Routes and services see what the caller may see; see `services.tenancy`.
+        store: Store = TenantStore(
+            SqliteStore(
+                settings.data_dir,
+                max_attempts=settings.max_attempts,
+                keep_failed_hours=settings.keep_failed_hours,
+            )
+        )
         stack.callback(store.close)
+        keys = stack.enter_context(open_keys(settings))
         embedder = embedder or _embedder(settings, n_threads)
         stack.callback(embedder.close)
         cache = _cache(settings, metrics)
@@ -96,6 +108,7 @@ def open_services(
             chunk_tokens=settings.chunk_tokens,
             max_queue=settings.max_queue,
             n_threads=n_threads,
+            lease_seconds=settings.lease_seconds,
         )
         dependencies = [
             Dependency("store", store.ping, required=True),
@@ -112,6 +125,7 @@ def open_services(
         services = Services(
             settings=settings,
             store=store,
+            keys=keys,
             embedder=embedder,
             metrics=metrics,
             retriever=retriever,
@@ -131,6 +145,21 @@ def open_services(
             ingester.start()
             stack.callback(ingester.stop, settings.ingest_shutdown_seconds)
         yield services
+
+
+@contextmanager
+def open_keys(settings: Settings) -> Iterator[Keys]:
+    """The API keys of the data directory."""
+    admin_key = settings.admin_key
+    keys = Keys(
+        SqliteKeys(settings.data_dir),
+        admin_key=admin_key.get_secret_value() if admin_key else None,
+        required=settings.environment != "development",
+    )
+    try:
+        yield keys
+    finally:
+        keys.close()
 
 
 def _embedder(settings: Settings, n_threads: int) -> Embedder:

@@ -7,12 +7,13 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 from __future__ import annotations
 
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
 from ragdock.types import (
+    ApiKey,
     Chunk,
     Collection,
     DenseResult,
@@ -29,7 +30,17 @@ from ragdock.types import (
     Vectors,
 )
 
-__all__ = ["Cache", "Embedder", "Generator", "Metrics", "Parser", "Reader", "Spool", "Store"]
+__all__ = [
+    "Cache",
+    "Embedder",
+    "Generator",
+    "KeyStore",
+    "Metrics",
+    "Parser",
+    "Reader",
+    "Spool",
+    "Store",
+]
 
 
 class Reader(Protocol):
@@ -131,7 +142,11 @@ class Store(Protocol):
         ...
 
     def progress(self, job: Job, stage: JobStage, percent: int) -> None:
-        """Note how far a job in work is; nothing when another worker has it by now."""
+        """Note how far a job in work is; nothing when another worker has it by now.
+
+        Called with (PARSE, 0) when the work begins: only what was begun can be to blame when the
+        worker dies.
+        """
         ...
 
     def retry(self, job_id: int) -> Job:
@@ -165,8 +180,29 @@ class Store(Protocol):
         """
         ...
 
-    def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
-        """Record a failure: pending again after a pause, or failed for good when that is None."""
+    def purge(self, limit: int) -> int:
+        """Do away with up to `limit` chunks that no search shows any more; how many it were.
+
+        For idle moments: it also removes uploads that were kept long enough, and whatever attempts
+        that came to nothing left behind. 0 means that there is nothing left to do.
+        """
+        ...
+
+    def fail(
+        self,
+        job: Job,
+        code: str,
+        reason: str,
+        *,
+        retry_after_seconds: float | None,
+        counts: bool = True,
+    ) -> Job:
+        """Record a failure: pending again after a pause, or failed for good when that is None.
+
+        The pause is at least `retry_after_seconds` and grows with the attempts, up to minutes.
+        `counts` holds the attempt against the document, which is failed after too many of them;
+        False is for the outage of a dependency, which may last as long as it likes.
+        """
         ...
 
     def job(self, job_id: int) -> Job:
@@ -185,6 +221,27 @@ class Store(Protocol):
         """Rows of the ledger, newest first, with ids below `before`."""
         ...
 
+    def last_change(self) -> int:
+        """The number of the ledger's latest change; `job_changes` goes on from there."""
+        ...
+
+    def job_changes(
+        self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
+    ) -> tuple[tuple[int, Job], ...]:
+        """Jobs that changed since, each once and as it is now, with the number of its change.
+
+        In ascending order of those numbers. Without `collections`, of all of them.
+        """
+        ...
+
+    def workers(self) -> tuple[str, ...]:
+        """The owners of claims that are alive, in whatever process."""
+        ...
+
+    def secret(self, name: str) -> bytes:
+        """32 random bytes of that name: made once, the same for every process from then on."""
+        ...
+
     def unsettled(
         self, collection: str, *, after: str | None = None, limit: int = 100
     ) -> tuple[Job, ...]:
@@ -196,6 +253,10 @@ class Store(Protocol):
 
     def queue_depth(self) -> dict[JobState, int]:
         """How many rows of the ledger are in each unfinished or failed state."""
+        ...
+
+    def queue_bytes(self) -> int:
+        """How much the uploads of unfinished jobs are together."""
         ...
 
     # Documents
@@ -210,7 +271,18 @@ class Store(Protocol):
         ...
 
     def document_text(self, collection: str, document_id: str) -> Iterator[str]:
-        """The text that offsets point into, in pieces of at most some megabytes."""
+        """The text that offsets point into, in pieces of at most some megabytes.
+
+        `NotFoundError` comes from the call, and from the iterator when the document is replaced or
+        deleted while it is read.
+        """
+        ...
+
+    def document_parts(self, collection: str, document_id: str) -> Iterator[ParsedDocument]:
+        """The document as it was committed, part by part, with its structure.
+
+        One that an earlier release stored has no structure but its paragraphs.
+        """
         ...
 
     def delete_document(self, collection: str, document_id: str) -> None:
@@ -220,6 +292,38 @@ class Store(Protocol):
     # Search
     def reader(self, collection: str) -> AbstractContextManager[Reader]:
         """Open a consistent view; keep it short."""
+        ...
+
+
+class KeyStore(Protocol):
+    """API keys, durable and shared by all processes; rows are revoked, never removed."""
+
+    def add(self, key: ApiKey) -> None:
+        """Keep a key; `ConflictError` when a key that isn't revoked has its name or id."""
+        ...
+
+    def all(self) -> tuple[ApiKey, ...]:
+        """All keys, revoked ones too, oldest first."""
+        ...
+
+    def revoke(self, key_id: str, at: float) -> None:
+        """From now on it opens nothing, in no process; harmless when repeated."""
+        ...
+
+    def touch(self, used: Mapping[str, float]) -> None:
+        """Note when keys were last used, by id; an earlier time than the known one is ignored."""
+        ...
+
+    def peek(self, key_id: str) -> ApiKey | None:
+        """One key as of now, in microseconds and without waiting: the event loop may call this."""
+        ...
+
+    def peek_count(self) -> int:
+        """How many keys were ever made; for the event loop as well."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
         ...
 
 

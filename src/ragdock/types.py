@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     # Parser children need the nouns and not NumPy, which costs them 100 ms and 25 MB each.
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
     "Answer",
+    "ApiKey",
     "Block",
     "BlockKind",
     "Chunk",
@@ -225,6 +227,30 @@ class Principal:
         return self.collections is None or collection in self.collections
 
 
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is kept of a key: never its secret, only the secret's SHA-256.
+
+    `collections` is None for all of them, `expires_at` for never; `last_used_at` is right to a
+    minute or two.
+    """
+
+    id: str
+    name: str
+    hash: bytes = field(repr=False)
+    rights: frozenset[Right]
+    collections: frozenset[str] | None = None
+    rate_per_minute: int | None = None
+    created_at: float = 0.0
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it opens anything at that time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
 class JobKind(StrEnum):
     """What a row of the ledger asks for."""
 
@@ -249,7 +275,8 @@ class Job:
     `outcome` of a done job is `indexed`, `unchanged` (same content, nothing to do), `superseded`
     (a later write of the same document won), `deleted`, or `expanded` (an archive whose files are
     jobs of their own, with this one as `parent_id`). `stage`, `percent` (0-100) and `worker` tell
-    of a job in work, `next_attempt_at` of one that waits for its next attempt.
+    of a job in work, `next_attempt_at` of one that waits for its next attempt. `token` grows with
+    each claim, so that the store can tell a worker that has lost the job.
     """
 
     id: int
@@ -274,6 +301,7 @@ class Job:
     next_attempt_at: float | None = None
     worker: str | None = None
     parent_id: int | None = None
+    token: int = 0
 
 
 @dataclass(frozen=True, slots=True)
