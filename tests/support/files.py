@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from ragdock.adapters.parsers import formats
 from ragdock.core.media import detect_media_type
-from ragdock.types import ParsedDocument
+from ragdock.ports import Parser
+from ragdock.types import Block, PageSpan, ParsedDocument
 
 __all__ = [
     "DATA",
     "SAMPLES",
     "docx_bytes",
     "docx_parts",
+    "joined",
     "parse_sample",
     "pdf_bytes",
+    "read",
     "summary",
     "zip_bytes",
 ]
@@ -49,7 +54,7 @@ def parse_sample(name: str) -> ParsedDocument:
     content = (DATA / name).read_bytes()
     media_type = detect_media_type(name, None, content[:4096])
     assert media_type is not None
-    return formats.read(content, name, media_type)
+    return joined(formats.read(io.BytesIO(content), name, media_type, max_pages=1000))
 
 
 def summary(parsed: ParsedDocument) -> dict[str, object]:
@@ -62,6 +67,27 @@ def summary(parsed: ParsedDocument) -> dict[str, object]:
             for block in parsed.blocks
         ],
     }
+
+
+def read(parser: Parser, content: bytes, filename: str, media_type: str) -> ParsedDocument:
+    """The whole document that a parser makes of these bytes."""
+    return joined(parser.parts(io.BytesIO(content), filename, media_type))
+
+
+def joined(parts: Iterable[ParsedDocument]) -> ParsedDocument:
+    """The document of its parts, which must follow each other."""
+    text: list[str] = []
+    blocks: list[Block] = []
+    pages: list[PageSpan] = []
+    title, at = "", 0
+    for part in parts:
+        assert part.start == at
+        title = title if at else part.title
+        text.append(part.text)
+        blocks += [replace(b, start=b.start + at, end=b.end + at) for b in part.blocks]
+        pages += [replace(p, start=p.start + at, end=p.end + at) for p in part.pages]
+        at += len(part.text)
+    return ParsedDocument("".join(text), tuple(blocks), tuple(pages), title)
 
 
 def pdf_bytes(*pages: str, title: str = "", producer: str = "") -> bytes:

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from ragdock.adapters.parsers import parts
 from ragdock.adapters.parsers.building import BlockList
-from ragdock.adapters.parsers.decoding import decode_text
-from ragdock.types import BlockKind, ParsedDocument
+from ragdock.types import Block, BlockKind, ParsedDocument
 
 __all__ = ["parse"]
 
@@ -52,14 +52,31 @@ class _Line:
         return len(expanded) - len(expanded.lstrip())
 
 
+class Scanner(parts.Scanner):
+    """Of reStructuredText in windows; the title is taken from the first."""
+
+    def __init__(self) -> None:
+        self._styles: list[tuple[str, bool]] = []  # Adornments in order of appearance.
+        self._at_start = True
+
+    def scan(self, text: str, *, final: bool) -> list[Block]:  # noqa: ARG002
+        """The blocks of a window."""
+        blocks = BlockList(text)
+        lines = _Lines(text, blocks, self._styles)
+        lines.scan()
+        if self._at_start:
+            headings = (block.label for block in blocks.blocks if block.kind is BlockKind.HEADING)
+            self.title = lines.title or next(headings, "")
+        return blocks.blocks
+
+    def take(self, text: str) -> None:  # noqa: ARG002
+        """The next window begins behind this text."""
+        self._at_start = False
+
+
 def parse(content: bytes) -> ParsedDocument:
     """Blocks of the file; the title is the first heading's."""
-    text = decode_text(content)
-    blocks = BlockList(text)
-    scanner = _Scanner(text, blocks)
-    scanner.scan()
-    headings = (block.label for block in blocks.blocks if block.kind is BlockKind.HEADING)
-    return blocks.document(scanner.title or next(headings, ""))
+    return Scanner().whole(content)
 
 
 def plain_inline(source: str) -> str:
@@ -68,17 +85,17 @@ def plain_inline(source: str) -> str:
     return re.sub(r"\*{1,2}([^*]+)\*{1,2}", r"\1", text).replace("\\", "").strip()
 
 
-class _Scanner:
+class _Lines:
     """Walks the lines once; each method takes one block and returns the line after it."""
 
-    def __init__(self, text: str, blocks: BlockList) -> None:
+    def __init__(self, text: str, blocks: BlockList, styles: list[tuple[str, bool]]) -> None:
         self.blocks = blocks
+        self._styles = styles
         self.title = ""
         self.lines = [
             _Line(match.start(), match.end(), match.group().rstrip("\r\n"))
             for match in _LINE.finditer(text)
         ]
-        self._styles: list[tuple[str, bool]] = []  # Adornments in order of appearance.
         self._literal_next = False
 
     def scan(self) -> None:
