@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ragdock.adapters.caches.memory import MemoryCache
 from ragdock.adapters.caches.redis import RedisCache
@@ -13,12 +14,12 @@ from ragdock.adapters.caches.tiered import NEAR_TTL_SECONDS, TieredCache
 from ragdock.adapters.embedders.minilm import MiniLmEmbedder
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
-from ragdock.adapters.stores.sqlite import SqliteStore
+from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
 from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
-from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
+from ragdock.ports import Cache, Embedder, Generator, Keeper, Metrics, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
 from ragdock.services.ingest import Ingester
@@ -27,7 +28,7 @@ from ragdock.services.retrieve import Retriever
 from ragdock.settings import Settings, cpu_quota
 from ragdock.types import JobState
 
-__all__ = ["DEFAULT_COLLECTION", "Services", "open_services"]
+__all__ = ["DEFAULT_COLLECTION", "Services", "keeper_of", "open_services"]
 
 DEFAULT_COLLECTION = "default"
 LLM_FRESH_SECONDS = 15.0
@@ -131,6 +132,11 @@ def open_services(
             ingester.start()
             stack.callback(ingester.stop, settings.ingest_shutdown_seconds)
         yield services
+
+
+def keeper_of(data_dir: Path) -> Keeper:
+    """Who copies, restores and checks the store in a data directory."""
+    return SqliteKeeper(data_dir)
 
 
 def _embedder(settings: Settings, n_threads: int) -> Embedder:

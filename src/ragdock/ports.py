@@ -6,10 +6,10 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
 from ragdock.types import (
@@ -21,15 +21,31 @@ from ragdock.types import (
     Job,
     JobStage,
     JobState,
+    Member,
     ParsedDocument,
     ScoredChunk,
     SpooledFile,
     Upload,
     Vector,
     Vectors,
+    Verdict,
 )
 
-__all__ = ["Cache", "Embedder", "Generator", "Metrics", "Parser", "Reader", "Spool", "Store"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "Cache",
+    "Embedder",
+    "Generator",
+    "Keeper",
+    "Metrics",
+    "Parser",
+    "Reader",
+    "Spool",
+    "Store",
+    "StoreCopy",
+]
 
 
 class Reader(Protocol):
@@ -220,6 +236,55 @@ class Store(Protocol):
     # Search
     def reader(self, collection: str) -> AbstractContextManager[Reader]:
         """Open a consistent view; keep it short."""
+        ...
+
+
+class StoreCopy(Protocol):
+    """A store's files as of now, which fit together though others write meanwhile."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much it will be."""
+        ...
+
+    def members(self) -> Iterator[Member]:
+        """Every file; each is to be read before the next is asked for."""
+        ...
+
+    def notes(self) -> dict[str, Any]:
+        """What `Keeper.settle` needs, and counts, as JSON; complete after the last member."""
+        ...
+
+
+class Keeper(Protocol):
+    """A store as a whole: copied, put back, checked; needs no open `Store`."""
+
+    def copy(self, scratch: Path) -> StoreCopy:
+        """Copy what there is; `scratch` has room for the largest file. Stops no writer."""
+        ...
+
+    def is_member(self, name: str) -> bool:
+        """Whether a copy of this store may hold a file of that name."""
+        ...
+
+    def adopt(self, *, force: bool) -> AbstractContextManager[tuple[Path, list[Path]]]:
+        """Yield a place for a copy's files, and a list for where the old store went.
+
+        What is there when the block ends well is the store from then on; on an exception nothing
+        has changed. Raises `ConflictError` while the store is in use, or when there is one already
+        and not `force`.
+        """
+        ...
+
+    def settle(self, staging: Path, notes: Mapping[str, Any]) -> None:
+        """Make the files of a copy one store, unlike every state that caches may know."""
+        ...
+
+    def verify(self, *, quick: bool, progress: Callable[[str, int, int], None]) -> Verdict:
+        """Check everything, beside a server too; `quick` leaves texts and vectors unread.
+
+        `progress` is told what is looked at, how many documents are done, and of how many.
+        """
         ...
 
 

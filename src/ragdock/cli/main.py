@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ragdock import __version__
-from ragdock.cli import documents, ingest, query, server, tools
+from ragdock.cli import documents, ingest, keeping, query, server, tools
 from ragdock.cli.output import emit, note
 from ragdock.errors import ConfigurationError, InputError, RagdockError
 
@@ -49,6 +49,7 @@ server.register(app)
 ingest.register(app)
 query.register(app)
 documents.register(app)
+keeping.register(app)
 tools.register(app)
 
 

@@ -29,6 +29,7 @@ from ragdock.adapters.stores.sqlite.ledger import Ledger
 from ragdock.adapters.stores.sqlite.migrations import CATALOGUE
 from ragdock.adapters.stores.sqlite.owners import Owners
 from ragdock.adapters.stores.sqlite.peek import Peeker
+from ragdock.adapters.stores.sqlite.residence import Residence
 from ragdock.errors import (
     ConfigurationError,
     ConflictError,
@@ -63,7 +64,12 @@ class SqliteStore:
         self._directory = directory
         self._files_directory = directory / "collections"
         _make_writable(self._files_directory)
-        self._catalogue = Database(directory / "catalogue.db", CATALOGUE, cache_mb=4)
+        self._residence = Residence(directory)
+        try:
+            self._catalogue = Database(directory / "catalogue.db", CATALOGUE, cache_mb=4)
+        except BaseException:
+            self._residence.close()
+            raise
         self._owners = Owners(directory / "owners")
         self._ledger = Ledger(self._catalogue, self._owners)
         self._peeker = Peeker(directory / "catalogue.db", self._path_of)
@@ -76,6 +82,7 @@ class SqliteStore:
         self._files.close()
         self._catalogue.close()
         self._owners.close()
+        self._residence.close()
 
     def ping(self) -> None:
         """Read the catalogue and test that the disk takes a byte."""
