@@ -22,6 +22,7 @@ RUN pip --python /opt/venv/bin/python install --no-compile --no-deps --require-h
         --only-binary :all: -r requirements.txt
 # - flatbuffers, packaging and protobuf are declared by onnxruntime and used by its tools only.
 # - capi/libonnxruntime.so* is a second copy (33 MB) of what the Python module holds itself.
+# - NumPy loads these parts of itself only when they are named, and nothing here names them.
 # - apsw's tables of Unicode serve its tokenizers and its shell; ours are SQLite's own.
 # - rich and typer highlight Python in tracebacks; the other 250 lexers of pygments weigh 4 MB.
 # - The libraries in *.libs were renamed by auditwheel: strip breaks their alignment.
@@ -31,7 +32,8 @@ RUN mkdir -p /out/opt && cp -a /opt/venv /out/opt/ \
  && rm -rf flatbuffers flatbuffers-* packaging packaging-* google protobuf-* \
  && rm -rf onnxruntime/capi/libonnxruntime.so* onnxruntime/backend onnxruntime/datasets \
         onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
- && rm -rf numpy/distutils numpy/f2py numpy/_core/*_tests.*.so numpy/_core/_simd.*.so \
+ && rm -rf numpy/distutils numpy/f2py numpy/fft numpy/polynomial numpy/random \
+        numpy/testing numpy/_core/*_tests.*.so numpy/_core/_simd.*.so \
         apsw/sqlite_extra_binaries apsw/_unicode.*.so apsw/shell.py \
  && find pygments/lexers -name '*.py' ! -name __init__.py ! -name _mapping.py ! -name python.py \
         ! -name special.py -delete \

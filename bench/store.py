@@ -62,7 +62,8 @@ def _upload(name: str, texts: list[str], metadata: Metadata) -> Upload:
 
 def _commit(store: SqliteStore, corpus: Corpus, seed: int, owner: str = "bench") -> None:
     for job in store.claim(owner, 100, 600.0):
-        parts = store.content(job.id).decode().split("\n")
+        with store.open_content(job.id) as file:
+            parts = file.read().decode().split("\n")
         text = "\n".join(parts)
         chunks, start = [], 0
         for ordinal, part in enumerate(parts):

@@ -63,7 +63,11 @@ def open_services(
     with ExitStack() as stack:
         n_threads = settings.threads or cpu_quota()
         metrics = PrometheusMetrics()
-        store = SqliteStore(settings.data_dir)
+        store = SqliteStore(
+            settings.data_dir,
+            max_attempts=settings.max_attempts,
+            keep_failed_hours=settings.keep_failed_hours,
+        )
         stack.callback(store.close)
         embedder = embedder or _embedder(settings, n_threads)
         stack.callback(embedder.close)
@@ -97,6 +101,7 @@ def open_services(
             chunk_tokens=settings.chunk_tokens,
             max_queue=settings.max_queue,
             n_threads=n_threads,
+            lease_seconds=settings.lease_seconds,
         )
         dependencies = [
             Dependency("store", store.ping, required=True),

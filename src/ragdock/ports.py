@@ -147,7 +147,11 @@ class Store(Protocol):
         ...
 
     def progress(self, job: Job, stage: JobStage, percent: int) -> None:
-        """Note how far a job in work is; nothing when another worker has it by now."""
+        """Note how far a job in work is; nothing when another worker has it by now.
+
+        Called with (PARSE, 0) when the work begins: only what was begun can be to blame when the
+        worker dies.
+        """
         ...
 
     def retry(self, job_id: int) -> Job:
@@ -181,8 +185,29 @@ class Store(Protocol):
         """
         ...
 
-    def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
-        """Record a failure: pending again after a pause, or failed for good when that is None."""
+    def purge(self, limit: int) -> int:
+        """Do away with up to `limit` chunks that no search shows any more; how many it were.
+
+        For idle moments: it also removes uploads that were kept long enough, and whatever attempts
+        that came to nothing left behind. 0 means that there is nothing left to do.
+        """
+        ...
+
+    def fail(
+        self,
+        job: Job,
+        code: str,
+        reason: str,
+        *,
+        retry_after_seconds: float | None,
+        counts: bool = True,
+    ) -> Job:
+        """Record a failure: pending again after a pause, or failed for good when that is None.
+
+        The pause is at least `retry_after_seconds` and grows with the attempts, up to minutes.
+        `counts` holds the attempt against the document, which is failed after too many of them;
+        False is for the outage of a dependency, which may last as long as it likes.
+        """
         ...
 
     def job(self, job_id: int) -> Job:
@@ -201,6 +226,27 @@ class Store(Protocol):
         """Rows of the ledger, newest first, with ids below `before`."""
         ...
 
+    def last_change(self) -> int:
+        """The number of the ledger's latest change; `job_changes` goes on from there."""
+        ...
+
+    def job_changes(
+        self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
+    ) -> tuple[tuple[int, Job], ...]:
+        """Jobs that changed since, each once and as it is now, with the number of its change.
+
+        In ascending order of those numbers. Without `collections`, of all of them.
+        """
+        ...
+
+    def workers(self) -> tuple[str, ...]:
+        """The owners of claims that are alive, in whatever process."""
+        ...
+
+    def secret(self, name: str) -> bytes:
+        """32 random bytes of that name: made once, the same for every process from then on."""
+        ...
+
     def unsettled(
         self, collection: str, *, after: str | None = None, limit: int = 100
     ) -> tuple[Job, ...]:
@@ -212,6 +258,10 @@ class Store(Protocol):
 
     def queue_depth(self) -> dict[JobState, int]:
         """How many rows of the ledger are in each unfinished or failed state."""
+        ...
+
+    def queue_bytes(self) -> int:
+        """How much the uploads of unfinished jobs are together."""
         ...
 
     # Documents
@@ -226,7 +276,18 @@ class Store(Protocol):
         ...
 
     def document_text(self, collection: str, document_id: str) -> Iterator[str]:
-        """The text that offsets point into, in pieces of at most some megabytes."""
+        """The text that offsets point into, in pieces of at most some megabytes.
+
+        `NotFoundError` comes from the call, and from the iterator when the document is replaced or
+        deleted while it is read.
+        """
+        ...
+
+    def document_parts(self, collection: str, document_id: str) -> Iterator[ParsedDocument]:
+        """The document as it was committed, part by part, with its structure.
+
+        One that an earlier release stored has no structure but its paragraphs.
+        """
         ...
 
     def delete_document(self, collection: str, document_id: str) -> None:

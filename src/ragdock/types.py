@@ -280,7 +280,8 @@ class Job:
     `outcome` of a done job is `indexed`, `unchanged` (same content, nothing to do), `superseded`
     (a later write of the same document won), `deleted`, or `expanded` (an archive whose files are
     jobs of their own, with this one as `parent_id`). `stage`, `percent` (0-100) and `worker` tell
-    of a job in work, `next_attempt_at` of one that waits for its next attempt.
+    of a job in work, `next_attempt_at` of one that waits for its next attempt. `token` grows with
+    each claim, so that the store can tell a worker that has lost the job.
     """
 
     id: int
@@ -305,6 +306,7 @@ class Job:
     next_attempt_at: float | None = None
     worker: str | None = None
     parent_id: int | None = None
+    token: int = 0
 
 
 @dataclass(frozen=True, slots=True)

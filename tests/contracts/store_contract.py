@@ -6,18 +6,43 @@ data, as another process would have it.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
 from ragdock.errors import ConflictError, NotFoundError, StoreError
 from ragdock.ports import Store
-from ragdock.types import Chunk, JobKind, JobState
-from support.stores import DIM, EMBEDDER, commit, found, index, put, upload
+from ragdock.types import Chunk, Job, JobKind, JobStage, JobState
+from support.serving import until
+from support.stores import (
+    DIM,
+    EMBEDDER,
+    commit,
+    content,
+    found,
+    index,
+    put,
+    spooled,
+    text_of,
+    upload,
+)
 
-__all__ = ["CollectionsContract", "DocumentsContract", "LedgerContract", "OpenStore"]
+__all__ = [
+    "CollectionsContract",
+    "DocumentsContract",
+    "LedgerContract",
+    "OpenStore",
+    "UploadsContract",
+]
+
+MAX_ATTEMPTS = 3
+"""What `open_store` opens its handles with."""
 
 OpenStore = Callable[[], Store]
 
@@ -77,8 +102,8 @@ class CollectionsContract(_Base):
         store.create_collection("other", "f", DIM)
         put(store, "d", "apples")
         put(store, "d", "pears", "other")
-        assert store.document_text("c", "d") == "apples"
-        assert store.document_text("other", "d") == "pears"
+        assert text_of(store, "d") == "apples"
+        assert text_of(store, "d", "other") == "pears"
         assert found(store, "pears") == []
         store.delete_document("other", "d")
         assert found(store, "apples") == ["d"]
@@ -117,7 +142,7 @@ class CollectionsContract(_Base):
             with pytest.raises(NotFoundError):
                 store.job(job.id)
         with pytest.raises(NotFoundError):
-            store.content(pending.id)
+            content(store, pending.id)
 
     def test_a_dropped_name_can_be_used_again(self, store: Store) -> None:
         """A collection made anew under the same name is empty and another one."""
@@ -203,7 +228,7 @@ class CollectionsContract(_Base):
         assert (again.collections(), again.documents("c"), again.jobs(), again.state_key("c")) == (
             expected
         )
-        assert again.content(pending.id) == b"later"
+        assert content(again, pending.id) == b"later"
         assert found(again, "apples", {"year": 2020}) == ["d"]
 
     def test_a_closed_store_refuses(self, store: Store) -> None:
@@ -279,10 +304,10 @@ class LedgerContract(_Base):
             assert (job.kind, job.state, job.attempt) == (JobKind.INDEX, JobState.PENDING, 0)
             assert (job.collection, job.collection_id) == ("c", store.collection("c").id)
             assert (job.filename, job.media_type) == (one.filename, one.media_type)
-            assert (job.size_bytes, job.sha256) == (len(one.content), one.sha256)
+            assert (job.size_bytes, job.sha256) == (one.size_bytes, one.sha256)
             assert job.metadata == one.metadata
             assert (job.outcome, job.error_code, job.error) == (None, None, None)
-            assert store.content(job.id) == one.content
+            assert content(store, job.id) == one.content
         assert store.accept("c", []) == ()
 
     def test_accept_is_all_or_none(self, store: Store) -> None:
@@ -297,10 +322,10 @@ class LedgerContract(_Base):
         """Contents come back byte for byte, empty and binary ones too."""
         contents = [b"", bytes(range(256)) * 5000, "größe\0".encode()]
         base = upload("x")
-        for n, content in enumerate(contents):
-            one = type(base)(str(n), "f", "m/t", content, str(n), {})
+        for n, value in enumerate(contents):
+            one = type(base)(str(n), "f", "m/t", value, str(n), {})
             (job,) = store.accept("c", [one])
-            assert store.content(job.id) == content
+            assert content(store, job.id) == value
 
     def test_the_same_content_is_unchanged(self, store: Store) -> None:
         """An upload equal to the searchable version is done at once, and nothing is claimed."""
@@ -309,7 +334,7 @@ class LedgerContract(_Base):
         assert (job.state, job.outcome) == (JobState.DONE, "unchanged")
         assert store.claim("w", 10, 60.0) == ()
         with pytest.raises(NotFoundError):
-            store.content(job.id)
+            content(store, job.id)
 
     @pytest.mark.parametrize("kind", ["content", "metadata", "filename"])
     def test_any_difference_is_a_change(self, store: Store, kind: str) -> None:
@@ -337,7 +362,7 @@ class LedgerContract(_Base):
         put(store, "d", "A")
         store.accept("c", [upload("d", "B"), upload("d", "A")])
         assert [job.outcome for job in index(store)] == ["indexed", "indexed"]
-        assert store.document_text("c", "d") == "A"
+        assert text_of(store, "d") == "A"
 
     def test_an_upload_after_a_delete_is_a_change(self, store: Store) -> None:
         """Content that was deleted can be uploaded again."""
@@ -382,7 +407,8 @@ class LedgerContract(_Base):
     def test_a_lease_that_runs_out_frees_the_job(self, store: Store) -> None:
         """Another owner gets the job, with a higher attempt, once the lease is over."""
         (job,) = store.accept("c", [upload("d")])
-        store.claim("slow", 1, 0.2)
+        (slow,) = store.claim("slow", 1, 0.2)
+        store.progress(slow, JobStage.PARSE, 0)
         assert store.claim("quick", 1, 60.0) == ()
         time.sleep(0.25)
         (again,) = store.claim("quick", 1, 60.0)
@@ -409,21 +435,20 @@ class LedgerContract(_Base):
         assert store.job(first.id).state is JobState.DONE
 
     def test_a_job_that_kills_its_workers_is_parked(self, store: Store) -> None:
-        """After five leases that ran out the job is failed as poison, and its bytes are gone."""
+        """After so many leases that ran out the job is failed as poison, and nothing else is."""
         (job,) = store.accept("c", [upload("d")])
-        for attempt in range(1, 6):
-            (claimed,) = store.claim(f"w{attempt}", 1, 0.0)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            (claimed,) = until(lambda n=attempt: store.claim(f"w{n}", 1, 0.0))  # type: ignore[misc]
             assert claimed.attempt == attempt
-            time.sleep(0.01)
+            store.progress(claimed, JobStage.PARSE, 0)
         assert store.claim("w", 1, 60.0) == ()
         parked = store.job(job.id)
         assert (parked.state, parked.error_code) == (JobState.FAILED, "poison")
         assert parked.error
-        with pytest.raises(NotFoundError):
-            store.content(job.id)
+        assert content(store, job.id)  # Kept for a retry.
 
     def test_a_failure_for_good(self, store: Store) -> None:
-        """The job carries code and reason, its bytes are gone, the old version stays."""
+        """The job carries code and reason, its bytes stay for a retry, the old version serves."""
         put(store, "d", "old words")
         store.accept("c", [upload("d", "new words")])
         (job,) = store.claim("w", 1, 60.0)
@@ -433,8 +458,7 @@ class LedgerContract(_Base):
         assert failed.error == "There is no text."
         assert store.claim("w", 1, 60.0) == ()
         assert found(store, "old") == ["d"]
-        with pytest.raises(NotFoundError):
-            store.content(job.id)
+        assert content(store, job.id) == b"new words"
 
     def test_a_failure_with_a_pause_is_retried(self, store: Store) -> None:
         """The job is pending again, not before the pause is over, and keeps its bytes."""
@@ -446,11 +470,12 @@ class LedgerContract(_Base):
             "busy",
             "Busy.",
         )
+        assert paused.next_attempt_at is not None
         assert store.claim("w", 1, 60.0) == ()
-        time.sleep(0.35)
-        (again,) = store.claim("w", 1, 60.0)
+        (again,) = until(lambda: store.claim("w", 1, 60.0))
+        assert time.time() >= paused.next_attempt_at - 0.05
         assert again.attempt == 2
-        assert store.content(job.id) == b"bytes"
+        assert content(store, job.id) == b"bytes"
         done = commit(store, again)
         assert (done.state, done.error_code, done.error) == (JobState.DONE, None, None)
 
@@ -471,6 +496,209 @@ class LedgerContract(_Base):
         store.delete_document("c", "d")
         after = store.fail(job, "x", "Late.", retry_after_seconds=1.0)
         assert after.state is JobState.CANCELLED
+
+    def test_an_outage_never_parks(self, store: Store) -> None:
+        """Failures that aren't the document's own are retried for as long as they last."""
+        (job,) = store.accept("c", [upload("d")])
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            (job,) = until(lambda: store.claim("w", 1, 60.0), 60.0)
+            assert job.attempt == attempt
+            store.progress(job, JobStage.PARSE, 0)
+            job = store.fail(job, "down", "Down.", retry_after_seconds=0.0, counts=False)
+            assert (job.state, job.error_code) == (JobState.PENDING, "down")
+
+    def test_failures_that_count_park(self, store: Store) -> None:
+        """A document that fails in as many attempts as are allowed is failed, with the reason."""
+        (job,) = store.accept("c", [upload("d")])
+        states = []
+        for _ in range(MAX_ATTEMPTS):
+            (claimed,) = until(lambda: store.claim("w", 1, 60.0), 60.0)
+            states.append(store.fail(claimed, "odd", "Odd.", retry_after_seconds=0.0).state)
+        assert states == [JobState.PENDING] * (MAX_ATTEMPTS - 1) + [JobState.FAILED]
+        assert store.job(job.id).error_code == "odd"
+
+    def test_a_cancelled_job_is_never_found(self, store: Store) -> None:
+        """What its worker still commits is refused, and what was searchable before stays."""
+        put(store, "d", "old words")
+        store.accept("c", [upload("d", "new words")])
+        (job,) = store.claim("w", 1, 60.0)
+        key = store.state_key("c")
+        cancelled = store.cancel(job.id)
+        assert (cancelled.state, cancelled.outcome, cancelled.worker) == (
+            JobState.CANCELLED,
+            None,
+            None,
+        )
+        assert store.cancel(job.id) == cancelled
+        assert commit(store, job, "new words").state is JobState.CANCELLED
+        assert found(store, "new") == []
+        assert found(store, "old") == ["d"]
+        assert store.state_key("c") == key
+        with pytest.raises(NotFoundError):
+            store.content(job.id)
+
+    def test_a_pending_job_can_be_cancelled(self, store: Store) -> None:
+        """It is never claimed, and doesn't hold up the document's next write."""
+        (job,) = store.accept("c", [upload("d", "one")])
+        store.cancel(job.id)
+        assert store.claim("w", 1, 60.0) == ()
+        assert put(store, "d", "two").outcome == "indexed"
+
+    def test_a_finished_job_cannot_be_cancelled(self, store: Store) -> None:
+        """Done and failed jobs stay what they are."""
+        done = put(store, "d", "text")
+        store.accept("c", [upload("e")])
+        (job,) = store.claim("w", 1, 60.0)
+        store.fail(job, "x", "X.", retry_after_seconds=None)
+        for job_id in (done.id, job.id):
+            before = store.job(job_id)
+            with pytest.raises(ConflictError):
+                store.cancel(job_id)
+            assert store.job(job_id) == before
+
+    def test_cancellation_or_commit_wins(self, store: Store, open_store: OpenStore) -> None:
+        """Raced against each other, a job is cancelled and not found, or done and found."""
+        other = open_store()
+        outcomes = set()
+        for n in range(30):
+            word = f"race{n}"
+            (job,) = store.accept("c", [upload("d", word)])
+            (job,) = store.claim("w", 1, 60.0)
+            started = threading.Barrier(2)
+
+            def give_up(job: Job, pause: float, started: threading.Barrier) -> None:
+                started.wait()
+                time.sleep(pause)
+                with suppress(ConflictError):
+                    other.cancel(job.id)
+
+            arguments = (job, n % 5 * 0.001, started)
+            thread = threading.Thread(target=give_up, args=arguments)
+            thread.start()
+            started.wait()
+            commit(store, job, word)
+            thread.join()
+            state = store.job(job.id).state
+            outcomes.add(state)
+            assert found(store, word) == (["d"] if state is JobState.DONE else []), state
+        assert outcomes <= {JobState.DONE, JobState.CANCELLED}
+
+    def test_a_retry_starts_anew(self, store: Store) -> None:
+        """A failed or cancelled job is pending again, with its bytes and no attempt counted."""
+        (job,) = store.accept("c", [upload("d", "words")])
+        for give_up in (
+            lambda job: store.fail(job, "x", "X.", retry_after_seconds=None),
+            lambda job: store.cancel(job.id),
+        ):
+            (claimed,) = store.claim("w", 1, 60.0)
+            assert claimed.attempt == 1
+            give_up(claimed)
+            again = store.retry(job.id)
+            assert (again.state, again.attempt, again.error_code) == (JobState.PENDING, 0, None)
+            # Whoever had it before can neither commit nor fail it any more where that would hurt.
+            assert store.fail(claimed, "late", "Late.", retry_after_seconds=None) == again
+        assert [done.outcome for done in index(store)] == ["indexed"]
+        assert found(store, "words") == ["d"]
+
+    def test_a_late_commit_from_before_a_cancel_is_refused_after_the_retry(
+        self, store: Store
+    ) -> None:
+        """Cancelled, retried and cancelled again: the first worker's commit is never found."""
+        (job,) = store.accept("c", [upload("d", "words")])
+        (first,) = store.claim("slow", 1, 60.0)
+        store.cancel(job.id)
+        store.retry(job.id)
+        (second,) = store.claim("quick", 1, 60.0)
+        commit(store, first, "words")
+        assert found(store, "words") == []
+        store.cancel(job.id)
+        for late in (first, second):
+            commit(store, late, "words")
+        assert found(store, "words") == []
+        assert store.job(job.id).state is JobState.CANCELLED
+
+    def test_what_cannot_be_retried(self, store: Store) -> None:
+        """Open and done jobs, and those with a later write, are refused."""
+        done = put(store, "d", "text")
+        (waiting,) = store.accept("c", [upload("e", "one")])
+        for job_id in (done.id, waiting.id):
+            with pytest.raises(ConflictError):
+                store.retry(job_id)
+        store.cancel(waiting.id)
+        put(store, "e", "two")
+        with pytest.raises(ConflictError):
+            store.retry(waiting.id)
+        (deleted,) = store.accept("c", [upload("f")])
+        store.delete_document("c", "f")
+        with pytest.raises(ConflictError):
+            store.retry(deleted.id)
+
+    def test_progress_is_told(self, store: Store) -> None:
+        """Stage and percent of a job in work are seen; what lost workers report isn't."""
+        store.accept("c", [upload("d")])
+        (job,) = store.claim("w", 1, 60.0)
+        assert (job.stage, job.percent, job.worker) == (JobStage.PARSE, 0, "w")
+        store.progress(job, JobStage.EMBED, 40)
+        now = store.job(job.id)
+        assert (now.stage, now.percent) == (JobStage.EMBED, 40)
+        store.release("w")
+        (again,) = store.claim("w2", 1, 60.0)
+        store.progress(job, JobStage.COMMIT, 90)
+        assert store.job(job.id) == again
+        done = commit(store, again)
+        assert (done.stage, done.percent, done.worker) == (None, 100, None)
+
+    def test_changes_are_numbered(self, store: Store, open_store: OpenStore) -> None:
+        """A follower sees each changed job once, as it is now, and nothing twice."""
+        store.create_collection("other", "f", DIM)
+        other = open_store()
+        after = other.last_change()
+        assert other.job_changes(after) == ()
+        a, b = store.accept("c", [upload("a"), upload("b")])
+        (o,) = store.accept("other", [upload("o")])
+        changes = other.job_changes(after)
+        assert [job for _, job in changes] == [a, b, o]
+        assert [number for number, _ in changes] == sorted(number for number, _ in changes)
+        assert [job for _, job in other.job_changes(after, limit=1)] == [a]
+        assert [job for _, job in other.job_changes(after, collections=["other"])] == [o]
+        after = changes[-1][0]
+        (job,) = store.claim("w", 1, 60.0)
+        store.renew("w", [job.id], 60.0)
+        assert [one for _, one in other.job_changes(after)] == [job]
+        done = commit(store, job)
+        assert [one for _, one in other.job_changes(after)] == [done]
+        store.delete_document("c", "b")
+        kinds = [(one.document_id, one.kind, one.state) for _, one in other.job_changes(after)]
+        assert kinds == [
+            ("a", JobKind.INDEX, JobState.DONE),
+            ("b", JobKind.INDEX, JobState.CANCELLED),
+            ("b", JobKind.DELETE, JobState.DONE),
+        ]
+        assert other.last_change() == other.job_changes(after)[-1][0]
+
+    def test_what_waits_holds_nobody_up(self, store: Store) -> None:
+        """A document's later write goes ahead while the earlier one waits for its next attempt."""
+        store.accept("c", [upload("d", "one")])
+        (job,) = store.claim("w", 1, 60.0)
+        store.fail(job, "down", "Down.", retry_after_seconds=60.0, counts=False)
+        assert put(store, "d", "two").outcome == "indexed"
+        assert found(store, "two") == ["d"]
+
+    def test_workers_are_known_while_they_live(self, store: Store, open_store: OpenStore) -> None:
+        """Who asked for work counts as a worker until its process lets go."""
+        other = open_store()
+        assert other.workers() == ()
+        store.claim("w", 1, 60.0)
+        assert other.workers() == store.workers() == ("w",)
+        store.close()
+        assert other.workers() == ()
+
+    def test_a_secret_is_made_once(self, store: Store, open_store: OpenStore) -> None:
+        """Every handle gets the same 32 random bytes of a name."""
+        secret = store.secret("a")
+        assert len(secret) == 32
+        assert open_store().secret("a") == secret
+        assert store.secret("b") != secret
 
     def test_jobs_are_listed_newest_first(self, store: Store) -> None:
         """The listing filters by collection, state and document, and pages downwards."""
@@ -495,7 +723,7 @@ class LedgerContract(_Base):
 
     def test_unknown_jobs_are_not_found(self, store: Store) -> None:
         """`job` and `content` raise `NotFoundError` for an unknown number."""
-        for call in (store.job, store.content):
+        for call in (store.job, store.open_content):
             with pytest.raises(NotFoundError):
                 call(12345)
 
@@ -519,7 +747,7 @@ class DocumentsContract(_Base):
         job = put(store, "d", "first part\n\nsecond part", lang="en", n=3, tags=["x", "y"], ok=True)
         assert (job.state, job.outcome) == (JobState.DONE, "indexed")
         with pytest.raises(NotFoundError):
-            store.content(job.id)
+            content(store, job.id)
         document = store.document("c", "d")
         assert (document.id, document.collection, document.version) == ("d", "c", job.id)
         assert (document.filename, document.media_type) == ("d.md", "text/markdown")
@@ -543,7 +771,7 @@ class DocumentsContract(_Base):
         assert found(store, "apples", side="dense") == ["d"]
         assert found(store, "plums", {"old": 1}) == []
         assert found(store, "plums", {"old": 1}, side="dense") == []
-        assert store.document_text("c", "d") == "plums"
+        assert text_of(store, "d") == "plums"
         assert (store.collection("c").n_documents, store.collection("c").n_chunks) == (1, 1)
 
     def test_a_commit_is_idempotent(self, store: Store) -> None:
@@ -564,7 +792,7 @@ class DocumentsContract(_Base):
         assert commit(store, new, "new").outcome == "indexed"
         late = commit(store, claimed_old, "old")
         assert (late.state, late.outcome) == (JobState.DONE, "superseded")
-        assert store.document_text("c", "d") == "new"
+        assert text_of(store, "d") == "new"
         assert found(store, "old") == []
         assert old.id < new.id == store.document("c", "d").version
 
@@ -607,7 +835,7 @@ class DocumentsContract(_Base):
         for job in (running, waiting):
             assert store.job(job.id).state is JobState.CANCELLED
             with pytest.raises(NotFoundError):
-                store.content(job.id)
+                content(store, job.id)
         assert store.claim("w2", 10, 60.0) == ()
 
     def test_a_late_commit_does_not_bring_back_what_was_deleted(self, store: Store) -> None:
@@ -675,7 +903,7 @@ class DocumentsContract(_Base):
         (job,) = store.claim("w", 1, 60.0)
         chunks = [Chunk(0, 0, len(text), text, context=text, page=7)]
         commit(store, job, text, chunks=chunks, vectors=EMBEDDER.embed(["x"]))
-        assert store.document_text("c", "d") == text
+        assert text_of(store, "d") == text
         assert store.document("c", "d").n_characters == len(text)
         with store.reader("c") as reader:
             (scored,) = reader.dense(EMBEDDER.embed(["x"])[0], 1).hits
@@ -691,3 +919,104 @@ class DocumentsContract(_Base):
         assert found(store, "odd", {"document_id": name}) == [name]
         store.delete_document("c", name)
         assert found(store, "odd") == ["other"]
+
+
+class UploadsContract(_Base):
+    """Large uploads: spooled, accepted, read, kept for a retry, gone in the end."""
+
+    def test_a_spooled_upload_is_the_job_s(self, store: Store) -> None:
+        """What was written in pieces comes back as a real file, and discarding it does nothing."""
+        pieces = [bytes([n]) * 70_000 for n in range(40)]
+        spool = store.spool()
+        for piece in pieces:
+            spool.write(piece)
+        whole = b"".join(pieces)
+        (job,) = store.accept("c", [spooled("d", spool)])
+        spool.discard()
+        assert (job.size_bytes, job.sha256) == (len(whole), hashlib.sha256(whole).hexdigest())
+        with store.open_content(job.id) as file:
+            assert os.fstat(file.fileno()).st_size == len(whole)
+            assert file.read() == whole
+
+    @pytest.mark.parametrize("size", [0, 10, 3_000_000])
+    def test_every_upload_opens_as_a_real_file(self, store: Store, size: int) -> None:
+        """A child process can read any upload from its descriptor, from the start."""
+        value = bytes(n % 251 for n in range(size % 1000)) or b"x" * size
+        (job,) = store.accept("c", [dataclasses.replace(upload("d"), content=value)])
+        for _ in range(2):
+            with store.open_content(job.id) as file:
+                assert file.tell() == 0
+                assert os.pread(file.fileno(), 100, 0) == value[:100]
+                assert file.read() == value
+
+    def test_a_discarded_spool_cannot_be_accepted(self, store: Store) -> None:
+        """A file that is gone makes no job, and discarding twice is harmless."""
+        spool = store.spool()
+        spool.write(b"bytes")
+        one = spooled("d", spool)
+        spool.discard()
+        spool.discard()
+        with pytest.raises(StoreError):
+            store.accept("c", [upload("e"), one])
+        assert store.jobs() == ()
+
+    def test_a_file_has_one_owner(self, store: Store) -> None:
+        """The same spooled file for two documents is refused, and neither job is made."""
+        spool = store.spool()
+        spool.write(b"bytes")
+        one = spooled("d", spool)
+        with pytest.raises(StoreError):
+            store.accept("c", [one, dataclasses.replace(one, document_id="e")])
+        assert store.jobs() == ()
+        (job,) = store.accept("c", [one])
+        with pytest.raises(StoreError):
+            store.accept("c", [dataclasses.replace(one, document_id="e")])
+        assert content(store, job.id) == b"bytes"
+
+    def test_an_upload_that_is_known_leaves_its_spool_to_its_owner(self, store: Store) -> None:
+        """Where no job takes the file (the same waits already), it stays until it is discarded."""
+        first, second = (store.spool() for _ in range(2))
+        for spool in (first, second):
+            spool.write(b"bytes")
+        (job,) = store.accept("c", [spooled("d", first)])
+        assert store.accept("c", [spooled("d", second)]) == (job,)
+        second.discard()
+        first.discard()
+        assert content(store, job.id) == b"bytes"
+
+    def test_an_open_upload_outlives_its_job(self, store: Store) -> None:
+        """Who reads an upload reads it to the end, even when the job is done meanwhile."""
+        spool = store.spool()
+        spool.write(b"first\n\nsecond")
+        store.accept("c", [spooled("d", spool)])
+        (job,) = store.claim("w", 1, 60.0)
+        with store.open_content(job.id) as file:
+            commit(store, job)
+            with pytest.raises(NotFoundError):
+                store.open_content(job.id)
+            assert file.read() == b"first\n\nsecond"
+
+    def test_a_failed_upload_is_kept_until_a_later_write(self, store: Store) -> None:
+        """It can be read for a retry; the next upload or the deletion of its document ends that."""
+        for ending in ("upload", "delete"):
+            store.accept("c", [upload(ending, "x" * 2_000_000)])
+            (job,) = store.claim("w", 1, 60.0)
+            store.fail(job, "x", "X.", retry_after_seconds=None)
+            assert len(content(store, job.id)) == 2_000_000
+            if ending == "upload":
+                put(store, ending, "another")
+            else:
+                store.delete_document("c", ending)
+            with pytest.raises(NotFoundError):
+                store.open_content(job.id)
+
+    def test_queue_bytes_counts_unfinished_uploads(self, store: Store) -> None:
+        """Waiting and running uploads count, whatever they are kept in; others don't."""
+        assert store.queue_bytes() == 0
+        store.accept("c", [upload("a", "x" * 10), upload("b", "x" * 3_000_000), upload("d", "yy")])
+        assert store.queue_bytes() == 3_000_012
+        a, b = store.claim("w", 2, 60.0)
+        assert store.queue_bytes() == 3_000_012
+        commit(store, a)
+        store.fail(b, "x", "X.", retry_after_seconds=None)
+        assert store.queue_bytes() == 2

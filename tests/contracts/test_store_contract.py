@@ -9,10 +9,12 @@ import pytest
 
 from contracts.search_contract import FiltersContract, SearchContract
 from contracts.store_contract import (
+    MAX_ATTEMPTS,
     CollectionsContract,
     DocumentsContract,
     LedgerContract,
     OpenStore,
+    UploadsContract,
 )
 from ragdock.adapters.stores.sqlite import SqliteStore
 from ragdock.ports import Store
@@ -26,7 +28,7 @@ class _Sqlite:
         with memory_directory() as directory, ExitStack() as stack:
 
             def open_one() -> Store:
-                store = SqliteStore(directory)
+                store = SqliteStore(directory, max_attempts=MAX_ATTEMPTS)
                 stack.callback(store.close)
                 return store
 
@@ -39,6 +41,10 @@ class TestSqliteCollections(_Sqlite, CollectionsContract):
 
 class TestSqliteLedger(_Sqlite, LedgerContract):
     """The ledger in the catalogue file."""
+
+
+class TestSqliteUploads(_Sqlite, UploadsContract):
+    """Values in the catalogue, and files beside it."""
 
 
 class TestSqliteDocuments(_Sqlite, DocumentsContract):

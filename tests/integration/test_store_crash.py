@@ -12,7 +12,7 @@ import apsw
 
 from ragdock.adapters.stores.sqlite import SqliteStore
 from ragdock.types import JobState
-from support.stores import DIM, commit
+from support.stores import DIM, commit, text_of
 
 _WRITER = """
 import sys
@@ -99,7 +99,7 @@ def _check_contents(store: SqliteStore, expected: _Expected) -> None:
         assert present.get(name) in allowed, (name, present.get(name), allowed)
     assert set(present) <= set(expected.allowed)
     for name, number in present.items():
-        text = store.document_text("c", name)
+        text = text_of(store, name)
         assert text.split()[0] == f"marker{number}"
         with store.reader("c") as reader:
             scored = reader.lexical(f"marker{number}", 100)

@@ -10,11 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ragdock.core.filters import parse_filter
-from ragdock.ports import Store
+from ragdock.ports import Spool, Store
 from ragdock.types import Chunk, Job, Metadata, ParsedDocument, Upload, Vectors
 from support.embedders import HashEmbedder
 
-__all__ = ["DIM", "EMBEDDER", "commit", "found", "index", "memory_directory", "put", "upload"]
+__all__ = [
+    "DIM",
+    "EMBEDDER",
+    "commit",
+    "content",
+    "found",
+    "index",
+    "memory_directory",
+    "put",
+    "spooled",
+    "text_of",
+    "upload",
+]
 
 DIM = 64
 EMBEDDER = HashEmbedder(DIM)
@@ -33,6 +45,12 @@ def upload(document_id: str, text: str = "some text", **metadata: object) -> Upl
     )
 
 
+def spooled(document_id: str, spool: Spool) -> Upload:
+    """An upload of what was written to the spool."""
+    file = spool.finish()
+    return Upload(document_id, f"{document_id}.md", "text/markdown", file, file.sha256)
+
+
 def commit(
     store: Store,
     job: Job,
@@ -42,12 +60,23 @@ def commit(
     vectors: Vectors | None = None,
 ) -> Job:
     """Commit a claimed job: its content as text, a chunk a paragraph, hashed words as vectors."""
-    text = store.content(job.id).decode() if text is None else text
+    text = content(store, job.id).decode() if text is None else text
     if chunks is None:
         chunks = _paragraphs(text)
     if vectors is None:
         vectors = EMBEDDER.embed([f"{chunk.context} {chunk.text}" for chunk in chunks])
     return store.commit_document(job, ParsedDocument(text, ()), chunks, vectors)
+
+
+def content(store: Store, job_id: int) -> bytes:
+    """The upload of a job."""
+    with store.open_content(job_id) as file:
+        return file.read()
+
+
+def text_of(store: Store, document_id: str, collection: str = "c") -> str:
+    """A document's whole text."""
+    return "".join(store.document_text(collection, document_id))
 
 
 def _paragraphs(text: str) -> list[Chunk]:

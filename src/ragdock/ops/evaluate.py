@@ -306,7 +306,7 @@ def _gold(services: Services, loaded: EvalSet, queries: Sequence[EvalQuery]) -> 
     def text(document_id: str) -> str:
         try:
             number = numbers[document_id]
-            return services.store.document_text(DEFAULT_COLLECTION, str(number))
+            return "".join(services.store.document_text(DEFAULT_COLLECTION, str(number)))
         except (KeyError, NotFoundError):  # Judged but not in the corpus, or unreadable.
             return ""
 

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -27,12 +27,13 @@ from ragdock.errors import (
 )
 from ragdock.ports import Embedder, Metrics, Parser, Store
 from ragdock.services.threads import DaemonPool
-from ragdock.types import Chunk, Job, JobState, ParsedDocument, Upload, Vectors
+from ragdock.types import Chunk, Job, JobStage, JobState, ParsedDocument, Upload, Vectors
 
 __all__ = ["Ingester", "embedded_text", "passages", "token_counter"]
 
-LEASE_SECONDS: Final = 60.0
+HEARTBEAT_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 0.5
+CHANGES_AT_ONCE: Final = 500
 SAMPLE_CHARACTERS: Final = 4_000
 FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
@@ -53,6 +54,7 @@ class Ingester:
         chunk_tokens: int,
         max_queue: int,
         n_threads: int,
+        lease_seconds: float = 60.0,
     ) -> None:
         self._store = store
         self._parser = parser
@@ -68,7 +70,11 @@ class Ingester:
         self._stopping = threading.Event()
         self._finished = threading.Condition()
         self._lock = threading.Lock()
-        self._running: set[int] = set()
+        self._lease_seconds = lease_seconds
+        # By token, because a job that was taken away and given back may run here twice for a while.
+        self._running: dict[int, Job] = {}
+        self._withdrawn: set[int] = set()
+        self._untold: dict[int, tuple[Job, _Failure]] = {}
         self._pool: DaemonPool | None = None
         self._thread: threading.Thread | None = None
 
@@ -121,6 +127,7 @@ class Ingester:
             target=self._work, args=(self._pool,), name="ingest", daemon=True
         )
         self._thread.start()
+        threading.Thread(target=self._beat, name="ingest-heartbeat", daemon=True).start()
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """Finish what is nearly done, give the rest back to the ledger."""
@@ -153,16 +160,11 @@ class Ingester:
             raise UnavailableError("The ingestion worker has ended; restart the server.")
 
     def _work(self, pool: DaemonPool) -> None:
-        renewed = time.monotonic()
         while not self._stopping.is_set():
             self._wake.clear()
             claimed = 0
             with self._tolerating("claiming"):
                 claimed = self._claim(pool)
-            if time.monotonic() - renewed > LEASE_SECONDS / 3:
-                with self._tolerating("renewing leases"):
-                    self._renew()
-                    renewed = time.monotonic()
             if not claimed:
                 self._wake.wait(IDLE_SECONDS)
 
@@ -172,59 +174,104 @@ class Ingester:
             n_free = 2 * self._n_slots - len(self._running)
         if n_free <= self._n_slots // 2:
             return 0
-        jobs = self._store.claim(self._owner, n_free, LEASE_SECONDS)
+        jobs = self._store.claim(self._owner, n_free, self._lease_seconds)
         for job in jobs:
             with self._lock:
-                # A lease that ran out (a suspended machine) can hand out what still runs here.
-                if job.id in self._running:
-                    continue
-                self._running.add(job.id)
+                self._running[job.token] = job
             pool.submit(partial(self._process, job))
         return len(jobs)
 
+    # The heartbeat: a thread of its own, so that neither a slow claim nor a long document delays it
+
+    def _beat(self) -> None:
+        pause = min(HEARTBEAT_SECONDS, self._lease_seconds / 3)
+        renewed = time.monotonic()
+        seen: int | None = None
+        while not self._stopping.wait(pause):
+            with self._tolerating("the heartbeat"):
+                if seen is None:
+                    seen = self._store.last_change()
+                seen = self._watch(seen)
+                self._tell()
+                if time.monotonic() - renewed >= self._lease_seconds / 3:
+                    renewed = time.monotonic()
+                    self._renew()
+
+    def _watch(self, seen: int) -> int:
+        """Find out which of the jobs in work were cancelled or given to others."""
+        while changes := self._store.job_changes(seen, limit=CHANGES_AT_ONCE):
+            seen = changes[-1][0]
+            now = {job.id: job for _, job in changes}
+            with self._lock:
+                for token, job in self._running.items():
+                    after = now.get(job.id, job)
+                    if after.state is not JobState.PROCESSING or after.token != token:
+                        self._withdrawn.add(token)
+        return seen
+
+    def _tell(self) -> None:
+        """Record the failures that couldn't be recorded when they happened (a full disk)."""
+        for token, (job, failure) in list(self._untold.items()):
+            self._record(job, failure)
+            self._untold.pop(token, None)
+
     def _renew(self) -> None:
         with self._lock:
-            running = list(self._running)
+            running = [job.id for job in self._running.values()]
         if running:
-            self._store.renew(self._owner, running, LEASE_SECONDS)
+            self._store.renew(self._owner, running, self._lease_seconds)
 
     def _process(self, job: Job) -> None:
         try:
-            if not self._stopping.is_set():
+            if not self._is_withdrawn(job):
+                self._store.progress(job, JobStage.PARSE, 0)
                 finished = self._index(job)
-                self._metrics.count("ingested", outcome=finished.outcome or finished.state.value)
-                log.info("document indexed", extra=_facts(finished))
-        except NotFoundError:
+                outcome = finished.outcome or finished.state.value
+                self._metrics.count("ingested", outcome=outcome)
+                log.info("document %s", outcome, extra=_facts(finished))
+        except (NotFoundError, _Withdrawn):
             log.info("document withdrawn while it was processed", extra=_facts(job))
         except DocumentError as exc:
-            self._failed(job, exc, retry_after_seconds=None)
+            self._failed(job, _Failure(exc, retry_after_seconds=None))
         except UnavailableError as exc:
-            pause = max(exc.retry_after_seconds, 2.0**job.attempt)
-            self._failed(job, exc, retry_after_seconds=pause)
+            # An outage isn't the document's fault, and may last for hours.
+            self._failed(job, _Failure(exc, exc.retry_after_seconds, counts=False))
         except Exception as exc:
             log.exception("document failed unexpectedly", extra=_facts(job))
             unexpected = RagdockError(
                 f"Processing failed unexpectedly ({type(exc).__name__}); the log has the details."
             )
-            self._failed(job, unexpected, retry_after_seconds=2.0**job.attempt)
+            self._failed(job, _Failure(unexpected, retry_after_seconds=1.0))
         finally:
             with self._lock:
-                self._running.discard(job.id)
+                self._running.pop(job.token, None)
+                self._withdrawn.discard(job.token)
             with self._finished:
                 self._finished.notify_all()
             self._wake.set()
 
+    def _is_withdrawn(self, job: Job) -> bool:
+        """Whether to stop working on it: cancelled, given to another, or the server stops."""
+        return self._stopping.is_set() or job.token in self._withdrawn
+
+    def _require_wanted(self, job: Job) -> None:
+        if self._is_withdrawn(job):
+            raise _Withdrawn
+
     def _index(self, job: Job) -> Job:
-        content = self._store.content(job.id)
-        with self._stage("parse"):
+        with self._store.open_content(job.id) as file, self._stage("parse"):
+            content = file.read()
             parsed = self._parser.parse(content, job.filename, job.media_type)
         del content
+        self._require_wanted(job)
         with self._stage("chunk"):
             chunks = passages(parsed, self._embedder, self._chunk_tokens)
         if not chunks:
             raise DocumentError("The document holds no text to search.", code="no_text")
+        self._require_wanted(job)
         with self._stage("embed"):
             vectors = self._embedded(chunks)
+        self._require_wanted(job)
         return self._commit(job, parsed, chunks, vectors)
 
     def _embedded(self, chunks: Sequence[Chunk]) -> Vectors:
@@ -238,18 +285,30 @@ class Ingester:
         self._metrics.count("ingested_chunks", len(chunks))
         return finished
 
-    def _failed(self, job: Job, exc: RagdockError, *, retry_after_seconds: float | None) -> None:
-        if self._stopping.is_set():
+    def _failed(self, job: Job, failure: _Failure) -> None:
+        if self._is_withdrawn(job):
             # What fails now may fail because the parser or the embedder is being closed. The
             # claim is given back uncounted, so a document that is to blame fails again later.
             return
-        with self._tolerating("recording a failure"), suppress(NotFoundError):
+        try:
+            self._record(job, failure)
+        except UnavailableError:
+            log.warning("a failure can't be recorded yet", extra=_facts(job))
+            self._untold[job.token] = (job, failure)
+
+    def _record(self, job: Job, failure: _Failure) -> None:
+        error = failure.error
+        with suppress(NotFoundError):
             after = self._store.fail(
-                job, exc.code, str(exc), retry_after_seconds=retry_after_seconds
+                job,
+                error.code,
+                str(error),
+                retry_after_seconds=failure.retry_after_seconds,
+                counts=failure.counts,
             )
             outcome = "failed" if after.state is JobState.FAILED else "retried"
             self._metrics.count("ingested", outcome=outcome)
-            log.warning("document %s", outcome, extra=_facts(after) | {"code": exc.code})
+            log.warning("document %s", outcome, extra=_facts(after) | {"code": error.code})
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -265,6 +324,19 @@ class Ingester:
         except Exception:
             log.exception("%s failed", what)
             self._stopping.wait(IDLE_SECONDS)
+
+
+class _Withdrawn(Exception):  # noqa: N818 (not an error)
+    """The job is no longer this worker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What `Store.fail` is told."""
+
+    error: RagdockError
+    retry_after_seconds: float | None
+    counts: bool = True
 
 
 def passages(parsed: ParsedDocument, embedder: Embedder, max_tokens: int) -> tuple[Chunk, ...]:

@@ -174,7 +174,7 @@ async def get_text(
     collection: CollectionQuery = DEFAULT_COLLECTION,
 ) -> Response:
     """The text that the offsets of hits and citations point into (in code points)."""
-    text = await gate.run(services.store.document_text, collection, document_id)
+    text = await gate.run(lambda: "".join(services.store.document_text(collection, document_id)))
     return Response(text.encode("utf-8", "replace"), media_type="text/plain; charset=utf-8")
 
 

@@ -6,7 +6,7 @@ import json
 import time
 import zlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import apsw
 import numpy as np
@@ -18,9 +18,12 @@ from ragdock.core.terms import index_text
 from ragdock.errors import DocumentError, IntegrityError
 from ragdock.types import Chunk, Job, ParsedDocument, Vectors
 
-__all__ = ["Change", "delete_document"]
+__all__ = ["Change", "Outcome", "delete_document", "refuse_commits"]
 
 KEEP_REMOVALS: Final = 10_000
+KEEP_REFUSED: Final = 1_000_000
+
+Outcome: TypeAlias = Literal["indexed", "superseded", "refused"]
 
 
 class Change:
@@ -56,11 +59,17 @@ class Change:
                 "The document's text holds half a surrogate pair, which UTF-8 can't say."
             ) from exc
 
-    def apply(self, connection: apsw.Connection) -> bool:
-        """Put the document in place of its earlier version; False when a later one is in."""
+    def apply(self, connection: apsw.Connection) -> Outcome:
+        """Put the document in place of its earlier version, unless a later one is in.
+
+        Refused when the job was cancelled after this worker got it.
+        """
         job = self._job
         if _latest_version(connection, job.document_id) >= job.id:
-            return _version(connection, job.document_id) == job.id
+            searchable = _version(connection, job.document_id) == job.id
+            return "indexed" if searchable else "superseded"
+        if _is_refused(connection, job):
+            return "refused"
         generation = _next_generation(connection, job.id)
         created_at = _remove(connection, job.document_id, generation) or job.created_at
         connection.execute("DELETE FROM tombstones WHERE document_id = ?", (job.document_id,))
@@ -76,7 +85,7 @@ class Change:
             "UPDATE state SET n_documents = n_documents + 1, n_chunks = n_chunks + ?",
             (len(self._chunks),),
         )
-        return True
+        return "indexed"
 
     def _insert_chunks(self, connection: apsw.Connection, n: int, ids: range) -> None:
         connection.executemany(
@@ -115,6 +124,29 @@ def delete_document(connection: apsw.Connection, document_id: str, version: int)
         (document_id, version),
     )
     connection.execute("UPDATE state SET last_version = max(last_version, ?)", (version,))
+
+
+def refuse_commits(connection: apsw.Connection, document_id: str, version: int, token: int) -> bool:
+    """Refuse that version from workers with this token or an older one; False when it is in."""
+    if _version(connection, document_id) == version:
+        return False
+    connection.execute(
+        "INSERT INTO refused VALUES (?, ?) "
+        "ON CONFLICT (version) DO UPDATE SET token = max(token, excluded.token)",
+        (version, token),
+    )
+    connection.execute("DELETE FROM refused WHERE version < ?", (version - KEEP_REFUSED,))
+    return True
+
+
+def _is_refused(connection: apsw.Connection, job: Job) -> bool:
+    return bool(
+        fetch(
+            connection,
+            "SELECT 1 FROM refused WHERE version = ? AND token >= ?",
+            (job.id, job.token),
+        )
+    )
 
 
 def _version(connection: apsw.Connection, document_id: str) -> int:

@@ -15,7 +15,12 @@ import apsw
 import numpy as np
 
 from ragdock.adapters.stores.sqlite.blocks import Ranges
-from ragdock.adapters.stores.sqlite.changes import Change, delete_document
+from ragdock.adapters.stores.sqlite.changes import (
+    Change,
+    Outcome,
+    delete_document,
+    refuse_commits,
+)
 from ragdock.adapters.stores.sqlite.connections import Database, fetch
 from ragdock.adapters.stores.sqlite.dense import DenseIndex
 from ragdock.adapters.stores.sqlite.lexical import LexicalIndex
@@ -102,13 +107,18 @@ class CollectionFile:
 
     def replace(
         self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
-    ) -> bool:
-        """Put the job's document in place of its earlier version; False when a later one is in."""
+    ) -> Outcome:
+        """Put the job's document in place of its earlier version, unless a later one is in."""
         change = Change(job, parsed, chunks, vectors, self._dim)
         with self._database.write() as connection:
             applied = change.apply(connection)
         self._database.give_back_space()
         return applied
+
+    def refuse(self, document_id: str, version: int, token: int) -> bool:
+        """Refuse that version from workers with this token or older; False when it is in."""
+        with self._database.write() as connection:
+            return refuse_commits(connection, document_id, version, token)
 
     def delete(self, document_id: str, version: int) -> None:
         """Remove the document if it is older than `version`, and refuse older writes from now."""

@@ -193,19 +193,32 @@ class Database:
         return int(fetch(connection, "PRAGMA user_version")[0][0])
 
     @contextmanager
-    def write(self) -> Iterator[apsw.Connection]:
-        """One durable transaction: committed (and synced) on exit, rolled back on an exception."""
+    def write(self, *, durable: bool = True) -> Iterator[apsw.Connection]:
+        """One transaction: committed (and synced) on exit, rolled back on an exception.
+
+        One that isn't `durable` may be lost with the power, but never while a later one is kept:
+        for work in steps that only its last step makes count.
+        """
         with self._lock, translated():
             self._require_open()
-            self._writer.execute("BEGIN IMMEDIATE")
+            if not durable:
+                fetch(self._writer, "PRAGMA synchronous = normal")
             try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+                yield from self._transaction()
+            finally:
+                if not durable:
+                    fetch(self._writer, "PRAGMA synchronous = full")
             self._checkpoint()
+
+    def _transaction(self) -> Iterator[apsw.Connection]:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._writer
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
 
     def _checkpoint(self) -> None:
         """Fold the WAL into the file now and then; a failure only postpones it."""

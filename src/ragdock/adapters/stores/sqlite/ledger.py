@@ -1,41 +1,57 @@
-"""The ledger: accepted work and its state, a table of the catalogue file."""
+"""The ledger: accepted work and its state, a table of the catalogue file.
+
+Every change of a row takes the next number of one counter (`change`), so followers can ask for what
+is new. `token` is the change by which a job was claimed or cancelled: what carries an older token
+comes from a worker that has lost the job.
+"""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import apsw
 
+from ragdock.adapters.stores.sqlite.clock import Clock
 from ragdock.adapters.stores.sqlite.connections import Database, fetch
+from ragdock.adapters.stores.sqlite.contents import drop_settled, insert_content
+from ragdock.adapters.stores.sqlite.leases import Leases, pause_seconds
+from ragdock.adapters.stores.sqlite.ledger_rows import (
+    COLUMNS,
+    FROM,
+    OPEN,
+    job_of,
+    next_change,
+    no_job,
+    read_one,
+)
 from ragdock.adapters.stores.sqlite.owners import Owners
-from ragdock.errors import NotFoundError
-from ragdock.types import Job, JobKind, JobState, Upload
+from ragdock.errors import ConflictError, NotFoundError
+from ragdock.types import Job, JobKind, JobStage, JobState, Upload
 
 __all__ = ["Ledger"]
 
-MAX_ATTEMPTS: Final = 5
 KEEP_FINISHED: Final = 100_000
 TRIM_BATCH: Final = 1_000
-_POISON: Final = "The worker died or hung on this document in every attempt."
-
-_COLUMNS: Final = (
-    "l.id, l.collection_id, c.name, l.document_id, l.kind, l.state, l.filename, l.media_type, "
-    "l.size_bytes, l.sha256, l.metadata, l.attempt, l.outcome, l.error_code, l.error, "
-    "l.created_at, l.updated_at"
-)
-_FROM: Final = "FROM ledger l JOIN collections c ON c.id = l.collection_id"
-_OPEN: Final = "('pending', 'processing')"
 
 
 class Ledger:
     """Reads and writes ledger rows; every method is one transaction or one read."""
 
-    def __init__(self, catalogue: Database, owners: Owners) -> None:
+    def __init__(
+        self,
+        catalogue: Database,
+        owners: Owners,
+        clock: Clock,
+        *,
+        max_attempts: int,
+    ) -> None:
         self._catalogue = catalogue
         self._owners = owners
+        self._clock = clock
+        self._max_attempts = max_attempts
+        self.leases = Leases(catalogue, owners, clock, max_attempts=max_attempts)
 
     def raise_floor(self, version: int) -> None:
         """Number new rows above `version` (a restored catalogue may be older than its files)."""
@@ -71,7 +87,7 @@ class Ledger:
                 for upload, version in zip(uploads, same_as, strict=True)
             ]
             self._trim(connection)
-            return tuple(self._read_one(connection, job_id) for job_id in ids)
+            return tuple(read_one(connection, job_id) for job_id in ids)
 
     def _add_one(
         self, connection: apsw.Connection, collection_id: str, upload: Upload, same_as: int | None
@@ -81,7 +97,7 @@ class Ledger:
         newest = fetch(
             connection,
             f"SELECT id, kind, sha256, filename, metadata FROM ledger WHERE collection_id = ? "
-            f"AND document_id = ? AND state IN {_OPEN} ORDER BY id DESC LIMIT 1",
+            f"AND document_id = ? AND state IN {OPEN} ORDER BY id DESC LIMIT 1",
             key,
         )
         asked = (JobKind.INDEX, upload.sha256, upload.filename, metadata)
@@ -90,33 +106,33 @@ class Ledger:
         unchanged = same_as is not None and not fetch(
             connection,
             f"SELECT 1 FROM ledger WHERE collection_id = ? AND document_id = ? AND id > ? "
-            f"AND (state IN {_OPEN} OR outcome IN ('indexed', 'deleted')) LIMIT 1",
+            f"AND (state IN {OPEN} OR outcome IN ('indexed', 'deleted')) LIMIT 1",
             (*key, same_as),
         )
-        now = time.time()
+        now = self._clock.wall()
         connection.execute(
             "INSERT INTO ledger (collection_id, document_id, kind, state, filename, media_type, "
-            "size_bytes, sha256, metadata, outcome, created_at, updated_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "size_bytes, sha256, metadata, outcome, change, created_at, updated_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *key,
                 JobKind.INDEX.value,
                 JobState.DONE.value if unchanged else JobState.PENDING.value,
                 upload.filename,
                 upload.media_type,
-                len(upload.content),
+                upload.size_bytes,
                 upload.sha256,
                 metadata,
                 "unchanged" if unchanged else None,
+                next_change(connection),
                 now,
                 now,
             ),
         )
         job_id = connection.last_insert_rowid()
+        drop_settled(connection, *key)
         if not unchanged:
-            connection.execute(
-                "INSERT INTO contents (job_id, content) VALUES (?, ?)", (job_id, upload.content)
-            )
+            insert_content(connection, job_id, upload.content)
         return job_id
 
     @staticmethod
@@ -125,28 +141,28 @@ class Ledger:
         oldest = fetch(connection, "SELECT min(id), max(id) FROM ledger")[0]
         if oldest[0] is not None and oldest[1] - oldest[0] > KEEP_FINISHED + TRIM_BATCH:
             connection.execute(
-                f"DELETE FROM ledger WHERE id < ? AND state NOT IN {_OPEN}",
+                f"DELETE FROM ledger WHERE id < ? AND state NOT IN {OPEN}",
                 (oldest[1] - KEEP_FINISHED,),
             )
 
     def add_delete(self, collection_id: str, document_id: str) -> int:
         """A row that asks for the document's removal; its unfinished index jobs are cancelled."""
-        now = time.time()
+        now = self._clock.wall()
         with self._catalogue.write() as connection:
             open_jobs = fetch(
                 connection,
-                f"UPDATE ledger SET state = 'cancelled', outcome = 'deleted', owner = NULL, "
-                f"updated_at = ? WHERE collection_id = ? AND document_id = ? "
-                f"AND kind = 'index' AND state IN {_OPEN} RETURNING id",
-                (now, collection_id, document_id),
+                f"SELECT id FROM ledger WHERE collection_id = ? AND document_id = ? "
+                f"AND kind = 'index' AND state IN {OPEN}",
+                (collection_id, document_id),
             )
             for (job_id,) in open_jobs:
-                connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
+                self._withdraw(connection, job_id, "deleted")
+            drop_settled(connection, collection_id, document_id)
             connection.execute(
                 "INSERT INTO ledger (collection_id, document_id, kind, state, filename, "
-                "media_type, size_bytes, sha256, metadata, created_at, updated_at) "
-                "VALUES (?, ?, 'delete', 'pending', '', '', 0, '', '{}', ?, ?)",
-                (collection_id, document_id, now, now),
+                "media_type, size_bytes, sha256, metadata, change, created_at, updated_at) "
+                "VALUES (?, ?, 'delete', 'pending', '', '', 0, '', '{}', ?, ?, ?)",
+                (collection_id, document_id, next_change(connection), now, now),
             )
             return connection.last_insert_rowid()
 
@@ -166,142 +182,225 @@ class Ledger:
     def pending_deletes(self) -> tuple[Job, ...]:
         """Removals that a crash left undone."""
         rows = self._catalogue.query(
-            f"SELECT {_COLUMNS} {_FROM} WHERE l.state = 'pending' AND l.kind = 'delete' "
-            "ORDER BY l.id"
+            f"SELECT {COLUMNS} {FROM} WHERE l.state = 'pending' AND l.kind = 'delete' ORDER BY l.id"
         )
-        return tuple(map(_job, rows))
-
-    def claim(self, owner: str, limit: int, lease_seconds: float) -> tuple[Job, ...]:
-        """Pending jobs, oldest first, at most one a document; poison ones are parked as failed."""
-        now = time.time()
-        if not self._has_claimable(now):
-            return ()
-        self._owners.hold(owner)
-        with self._catalogue.write() as connection:
-            self._take_back(connection, now)
-            rows = fetch(
-                connection,
-                f"SELECT l.id FROM ledger l WHERE l.state = 'pending' AND l.kind = 'index' "
-                f"AND l.not_before <= ? AND NOT EXISTS (SELECT 1 FROM ledger o "
-                f"WHERE o.collection_id = l.collection_id AND o.document_id = l.document_id "
-                f"AND o.id < l.id AND o.state IN {_OPEN}) ORDER BY l.id LIMIT ?",
-                (now, limit),
-            )
-            for (job_id,) in rows:
-                connection.execute(
-                    "UPDATE ledger SET state = 'processing', owner = ?, lease_until = ?, "
-                    "attempt = attempt + 1, updated_at = ? WHERE id = ?",
-                    (owner, now + lease_seconds, now, job_id),
-                )
-            return tuple(self._read_one(connection, job_id) for (job_id,) in rows)
-
-    def _has_claimable(self, now: float) -> bool:
-        rows = self._catalogue.query(
-            "SELECT (SELECT 1 FROM ledger WHERE state = 'pending' AND kind = 'index' "
-            "AND not_before <= ? LIMIT 1), "
-            "(SELECT json_group_array(DISTINCT owner) FROM ledger WHERE state = 'processing'), "
-            "(SELECT min(lease_until) FROM ledger WHERE state = 'processing')",
-            (now,),
-        )
-        pending, owners, oldest_lease = rows[0]
-        if pending or (oldest_lease is not None and oldest_lease < now):
-            return True
-        return any(self._owners.is_dead(owner) for owner in json.loads(owners) if owner)
-
-    def _take_back(self, connection: apsw.Connection, now: float) -> None:
-        """Free what dead or silent owners hold; a job that keeps killing its owner is parked."""
-        owners = fetch(connection, "SELECT DISTINCT owner FROM ledger WHERE state = 'processing'")
-        dead = [owner for (owner,) in owners if owner and self._owners.is_dead(owner)]
-        lost = fetch(
-            connection,
-            "SELECT id, attempt FROM ledger WHERE state = 'processing' AND (lease_until < ? "
-            "OR owner IN (SELECT value FROM json_each(?)))",
-            (now, json.dumps(dead)),
-        )
-        for job_id, attempt in lost:
-            if attempt < MAX_ATTEMPTS:
-                connection.execute(
-                    "UPDATE ledger SET state = 'pending', owner = NULL, updated_at = ? "
-                    "WHERE id = ?",
-                    (now, job_id),
-                )
-            else:
-                connection.execute(
-                    "UPDATE ledger SET state = 'failed', owner = NULL, updated_at = ?, "
-                    "error_code = 'poison', error = ? WHERE id = ?",
-                    (now, _POISON, job_id),
-                )
-                connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
-
-    def renew(self, owner: str, job_ids: Sequence[int], lease_seconds: float) -> None:
-        """Prolong leases."""
-        with self._catalogue.write() as connection:
-            connection.execute(
-                "UPDATE ledger SET lease_until = ? WHERE owner = ? AND state = 'processing' "
-                "AND id IN (SELECT value FROM json_each(?))",
-                (time.time() + lease_seconds, owner, json.dumps(list(job_ids))),
-            )
-
-    def release(self, owner: str) -> None:
-        """Give claimed jobs back uncounted."""
-        with self._catalogue.write() as connection:
-            connection.execute(
-                "UPDATE ledger SET state = 'pending', owner = NULL, attempt = attempt - 1, "
-                "updated_at = ? WHERE owner = ? AND state = 'processing'",
-                (time.time(), owner),
-            )
+        return tuple(map(job_of, rows))
 
     def finish(self, job_id: int, outcome: str) -> Job:
-        """Mark an open job done and drop its content; a cancelled one stays cancelled."""
+        """Mark a job done whose content is searchable (or gone, for a removal); drop its upload.
+
+        A cancelled one stays cancelled: its document was deleted since.
+        """
         with self._catalogue.write() as connection:
-            connection.execute(
-                f"UPDATE ledger SET state = 'done', outcome = ?, owner = NULL, error_code = NULL, "
-                f"error = NULL, updated_at = ? WHERE id = ? AND state IN {_OPEN}",
-                (outcome, time.time(), job_id),
-            )
-            connection.execute("DELETE FROM contents WHERE job_id = ?", (job_id,))
-            job = self._read_one(connection, job_id)
+            self._finish(connection, job_id, outcome)
+            job = read_one(connection, job_id)
+        self._owners.end(job_id)
         self._catalogue.give_back_space()
         return job
 
-    def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
-        """Pending again after the pause, or failed for good."""
-        now = time.time()
-        final = retry_after_seconds is None or job.attempt >= MAX_ATTEMPTS
+    def _finish(self, connection: apsw.Connection, job_id: int, outcome: str) -> None:
+        connection.execute(
+            "UPDATE ledger SET state = 'done', outcome = ?, owner = NULL, error_code = NULL, "
+            "error = NULL, stage = NULL, percent = 100, retry_at = NULL, change = ?, "
+            "updated_at = ? WHERE id = ? AND state IN ('pending', 'processing', 'failed')",
+            (outcome, next_change(connection), self._clock.wall(), job_id),
+        )
+        connection.execute(
+            "DELETE FROM contents WHERE job_id = (SELECT id FROM ledger "
+            "WHERE id = ? AND state = 'done')",
+            (job_id,),
+        )
+
+    def fail(
+        self,
+        job: Job,
+        code: str,
+        reason: str,
+        *,
+        retry_after_seconds: float | None,
+        counts: bool = True,
+    ) -> Job:
+        """Pending again after the pause, or failed for good.
+
+        `counts` holds the attempt against the document: after `max_attempts` such it is failed.
+        """
+        # First of all: should this fail too (a full disk), the document isn't to blame for it.
+        self._owners.end(job.id)
+        now = self._clock.wall()
         with self._catalogue.write() as connection:
-            # The attempt is checked so that a worker that lost its lease can't fail its successor.
-            failed = fetch(
+            # The token is checked so that a worker that lost its lease can't fail its successor.
+            held = fetch(
                 connection,
-                "UPDATE ledger SET state = ?, error_code = ?, error = ?, not_before = ?, "
-                "owner = NULL, updated_at = ? WHERE id = ? AND state = 'processing' "
-                "AND attempt = ? RETURNING id",
+                "SELECT faults FROM ledger WHERE id = ? AND state = 'processing' AND token = ?",
+                (job.id, job.token),
+            )
+            if held:
+                faults = held[0][0] + int(counts)
+                final = retry_after_seconds is None or (counts and faults >= self._max_attempts)
+                pause = 0.0 if final else pause_seconds(job.attempt, retry_after_seconds or 0.0)
+                connection.execute(
+                    "UPDATE ledger SET state = ?, error_code = ?, error = ?, faults = ?, "
+                    "not_before = ?, clock = ?, retry_at = ?, owner = NULL, stage = NULL, "
+                    "percent = 0, change = ?, updated_at = ? WHERE id = ?",
+                    (
+                        JobState.FAILED.value if final else JobState.PENDING.value,
+                        code,
+                        reason,
+                        faults,
+                        self._clock.steady() + pause,
+                        self._clock.id,
+                        None if final else now + pause,
+                        next_change(connection),
+                        now,
+                        job.id,
+                    ),
+                )
+            return read_one(connection, job.id)
+
+    def progress(self, job: Job, stage: JobStage, percent: int) -> None:
+        """Note how far a job in work is, and that its worker is at it."""
+        if job.worker is not None:
+            self._owners.begin(job.worker, job.id)
+        if stage is JobStage.PARSE and percent <= 0:
+            return  # As claimed: no write for what changes nothing.
+        with self._catalogue.write() as connection:
+            connection.execute(
+                "UPDATE ledger SET stage = ?, percent = ?, change = ?, updated_at = ? "
+                "WHERE id = ? AND state = 'processing' AND token = ? "
+                "AND (stage IS NOT ? OR percent <> ?)",
                 (
-                    JobState.FAILED.value if final else JobState.PENDING.value,
-                    code,
-                    reason,
-                    now + (retry_after_seconds or 0.0),
-                    now,
+                    stage.value,
+                    min(max(percent, 0), 100),
+                    next_change(connection),
+                    self._clock.wall(),
                     job.id,
-                    job.attempt,
+                    job.token,
+                    stage.value,
+                    percent,
                 ),
             )
-            if failed and final:
-                connection.execute("DELETE FROM contents WHERE job_id = ?", (job.id,))
-            return self._read_one(connection, job.id)
 
-    def content(self, job_id: int) -> bytes:
-        """The bytes of an unfinished job."""
-        rows = self._catalogue.query("SELECT content FROM contents WHERE job_id = ?", (job_id,))
-        if not rows:
-            raise NotFoundError(f"Job {job_id} is finished; its upload is gone.")
-        return bytes(rows[0][0])
+    # Asked for by people
+
+    def cancel(self, job_id: int, refuse: Callable[[Job, int], bool]) -> Job:
+        """Give up an unfinished job; one that is cancelled already is answered as it is.
+
+        `refuse(job, token)` makes the job's collection refuse commits of workers with that token or
+        an older one, and answers False when the job's content is searchable already. It is called
+        while no claim can be given, so afterwards nobody holds a token that would pass.
+        """
+        with self._catalogue.write() as connection:
+            job = read_one(connection, job_id)
+            if job.state is JobState.CANCELLED:
+                return job
+            if job.kind is not JobKind.INDEX or job.state not in (
+                JobState.PENDING,
+                JobState.PROCESSING,
+            ):
+                raise _finished(job)
+            refused = refuse(job, next_change(connection))
+            if refused:
+                self._withdraw(connection, job_id, None)
+            else:
+                self._finish(connection, job_id, "indexed")
+            job = read_one(connection, job_id)
+        self._owners.end(job_id)
+        if not refused:
+            raise _finished(job)
+        return job
+
+    def withdrawn(self, job: Job) -> Job:
+        """Complete a cancellation that a crash cut off between the two files."""
+        with self._catalogue.write() as connection:
+            held = fetch(
+                connection,
+                "SELECT 1 FROM ledger WHERE id = ? AND state = 'processing' AND token = ?",
+                (job.id, job.token),
+            )
+            if held:
+                self._withdraw(connection, job.id, None)
+            after = read_one(connection, job.id)
+        self._owners.end(job.id)
+        return after
+
+    def _withdraw(self, connection: apsw.Connection, job_id: int, outcome: str | None) -> None:
+        change = next_change(connection)
+        connection.execute(
+            "UPDATE ledger SET state = 'cancelled', outcome = ?, owner = NULL, stage = NULL, "
+            "percent = 0, retry_at = NULL, token = ?, change = ?, updated_at = ? WHERE id = ?",
+            (outcome, change, change, self._clock.wall(), job_id),
+        )
+
+    def retry(self, job_id: int) -> Job:
+        """Make a failed or cancelled job pending again, its attempts counted anew."""
+        with self._catalogue.write() as connection:
+            job = read_one(connection, job_id)
+            if job.kind is not JobKind.INDEX or job.state not in (
+                JobState.FAILED,
+                JobState.CANCELLED,
+            ):
+                raise ConflictError(
+                    f"The job is {job.state.value}; only a failed or cancelled one can be retried.",
+                    field="path.job_id",
+                    code="job_not_retriable",
+                )
+            if not fetch(connection, "SELECT 1 FROM contents WHERE job_id = ?", (job_id,)):
+                raise ConflictError(
+                    "The job's upload is gone; send the document again.",
+                    field="path.job_id",
+                    code="upload_gone",
+                )
+            if self._has_later(connection, job):
+                raise ConflictError(
+                    "The document was written or deleted since; that is what counts.",
+                    field="path.job_id",
+                    code="superseded",
+                )
+            connection.execute(
+                "UPDATE ledger SET state = 'pending', outcome = NULL, attempt = 0, faults = 0, "
+                "not_before = 0, retry_at = NULL, error_code = NULL, error = NULL, stage = NULL, "
+                "percent = 0, owner = NULL, change = ?, updated_at = ? WHERE id = ?",
+                (next_change(connection), self._clock.wall(), job_id),
+            )
+            return read_one(connection, job_id)
+
+    @staticmethod
+    def _has_later(connection: apsw.Connection, job: Job) -> bool:
+        return bool(
+            fetch(
+                connection,
+                f"SELECT 1 FROM ledger WHERE collection_id = ? AND document_id = ? AND id > ? "
+                f"AND (state IN {OPEN} OR outcome IN ('indexed', 'deleted', 'unchanged')) LIMIT 1",
+                (job.collection_id, job.document_id, job.id),
+            )
+        )
 
     def job(self, job_id: int) -> Job:
         """One row."""
-        rows = self._catalogue.query(f"SELECT {_COLUMNS} {_FROM} WHERE l.id = ?", (job_id,))
+        rows = self._catalogue.query(f"SELECT {COLUMNS} {FROM} WHERE l.id = ?", (job_id,))
         if not rows:
-            raise NotFoundError(f"There is no job {job_id}.", field="path.job_id")
-        return _job(rows[0])
+            raise no_job()
+        return job_of(rows[0])
+
+    def last_change(self) -> int:
+        """The number of the latest change."""
+        return int(self._catalogue.query("SELECT value FROM counters WHERE name = 'change'")[0][0])
+
+    def changes(
+        self, after: int, collection_ids: Sequence[str] | None, limit: int
+    ) -> tuple[tuple[int, Job], ...]:
+        """Rows that changed since, each once, as they are now, in the order of their changes."""
+        rows = self._catalogue.query(
+            f"SELECT {COLUMNS}, l.change {FROM} WHERE l.change > ? "
+            "AND (? IS NULL OR l.collection_id IN (SELECT value FROM json_each(?))) "
+            "ORDER BY l.change LIMIT ?",
+            (
+                after,
+                *2 * (json.dumps(collection_ids) if collection_ids is not None else None,),
+                limit,
+            ),
+        )
+        return tuple((row[-1], job_of(row)) for row in rows)
 
     def jobs(
         self,
@@ -326,16 +425,16 @@ class Ledger:
             tests.append("l.state IN (SELECT value FROM json_each(?))")
             bindings.append(json.dumps([state.value for state in states]))
         rows = self._catalogue.query(
-            f"SELECT {_COLUMNS} {_FROM} WHERE {' AND '.join(tests)} ORDER BY l.id DESC LIMIT ?",
+            f"SELECT {COLUMNS} {FROM} WHERE {' AND '.join(tests)} ORDER BY l.id DESC LIMIT ?",
             (*bindings, limit),
         )
-        return tuple(map(_job, rows))
+        return tuple(map(job_of, rows))
 
     def unsettled(self, collection_id: str, after: str, limit: int) -> tuple[Job, ...]:
         """Documents' newest rows where those are uploads that are unfinished or failed."""
         # By state: such rows are few beside the finished ones, which the other index would read.
         rows = self._catalogue.query(
-            f"SELECT {_COLUMNS} FROM ledger l INDEXED BY ledger_by_state "
+            f"SELECT {COLUMNS} FROM ledger l INDEXED BY ledger_by_state "
             "JOIN collections c ON c.id = l.collection_id "
             "WHERE l.state IN ('pending', 'processing', 'failed') AND l.collection_id = ? "
             "AND l.document_id > ? AND l.kind = 'index' AND NOT EXISTS (SELECT 1 FROM ledger n "
@@ -343,7 +442,7 @@ class Ledger:
             "AND n.id > l.id) ORDER BY l.document_id LIMIT ?",
             (collection_id, after, limit),
         )
-        return tuple(map(_job, rows))
+        return tuple(map(job_of, rows))
 
     def depth(self) -> dict[JobState, int]:
         """Counts of the states that want attention."""
@@ -355,31 +454,17 @@ class Ledger:
         counts.update({JobState(state): count for state, count in rows})
         return counts
 
-    @staticmethod
-    def _read_one(connection: apsw.Connection, job_id: int) -> Job:
-        rows = fetch(connection, f"SELECT {_COLUMNS} {_FROM} WHERE l.id = ?", (job_id,))
-        if not rows:
-            raise NotFoundError(f"There is no job {job_id}.", field="path.job_id")
-        return _job(rows[0])
+    def open_bytes(self) -> int:
+        """How much the unfinished uploads are together."""
+        rows = self._catalogue.query(
+            f"SELECT coalesce(sum(size_bytes), 0) FROM ledger WHERE state IN {OPEN}"
+        )
+        return int(rows[0][0])
 
 
-def _job(row: tuple[Any, ...]) -> Job:
-    return Job(
-        id=row[0],
-        collection_id=row[1],
-        collection=row[2],
-        document_id=row[3],
-        kind=JobKind(row[4]),
-        state=JobState(row[5]),
-        filename=row[6],
-        media_type=row[7],
-        size_bytes=row[8],
-        sha256=row[9],
-        metadata=json.loads(row[10]),
-        attempt=row[11],
-        outcome=row[12],
-        error_code=row[13],
-        error=row[14],
-        created_at=row[15],
-        updated_at=row[16],
+def _finished(job: Job) -> ConflictError:
+    return ConflictError(
+        f"The job is {job.state.value}; there is nothing left to cancel.",
+        field="path.job_id",
+        code="job_finished",
     )

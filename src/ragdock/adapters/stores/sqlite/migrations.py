@@ -155,8 +155,12 @@ def _m001_collection(connection: apsw.Connection) -> None:
 
 
 def _m002_catalogue(connection: apsw.Connection) -> None:
-    # `change` numbers every change of a ledger row, so that followers can ask for what is new.
-    # A large upload is a file beside the catalogue (`contents.file`), a small one a value in it.
+    # `change` numbers every change of a ledger row, so that followers can ask for what is new;
+    # `token` is the change by which a job was claimed or cancelled. `faults` counts the attempts
+    # that are held against the document. `not_before` and `lease_until` are seconds of the clock
+    # that `clock` names; `retry_at` is `not_before` as people's time.
+    # A large upload is a file beside the catalogue (`contents.file`), a small one a value in it;
+    # `discarded` names the files whose rows went, by whatever statement or cascade.
     # `idempotency` keeps the first answer to a write for its key; `secrets` what must be random and
     # the same for all processes.
     connection.execute(
@@ -165,6 +169,10 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
         ALTER TABLE ledger ADD COLUMN percent INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE ledger ADD COLUMN parent INTEGER;
         ALTER TABLE ledger ADD COLUMN change INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE ledger ADD COLUMN token INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE ledger ADD COLUMN faults INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE ledger ADD COLUMN clock TEXT;
+        ALTER TABLE ledger ADD COLUMN retry_at REAL;
         CREATE INDEX ledger_by_change ON ledger (change);
         CREATE INDEX ledger_by_parent ON ledger (parent) WHERE parent IS NOT NULL;
 
@@ -175,6 +183,14 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
         INSERT INTO counters VALUES ('change', 0);
 
         ALTER TABLE contents ADD COLUMN file TEXT;
+        CREATE UNIQUE INDEX contents_by_file ON contents (file) WHERE file IS NOT NULL;
+        CREATE TABLE discarded (
+            file TEXT PRIMARY KEY
+        ) STRICT;
+        CREATE TRIGGER contents_discarded AFTER DELETE ON contents WHEN old.file IS NOT NULL
+        BEGIN
+            INSERT OR IGNORE INTO discarded VALUES (old.file);
+        END;
 
         CREATE TABLE idempotency (
             scope TEXT NOT NULL,
@@ -209,5 +225,18 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
     ).fetchall()
 
 
+def _m002_collection(connection: apsw.Connection) -> None:
+    # Commits of a cancelled job's workers (claims up to `token`) are refused here, in the
+    # transaction that would make their content searchable.
+    connection.execute(
+        """
+        CREATE TABLE refused (
+            version INTEGER PRIMARY KEY,
+            token INTEGER NOT NULL
+        ) STRICT;
+        """
+    ).fetchall()
+
+
 CATALOGUE: Final[tuple[Migration, ...]] = (_m001_catalogue, _m002_catalogue)
-COLLECTION: Final[tuple[Migration, ...]] = (_m001_collection,)
+COLLECTION: Final[tuple[Migration, ...]] = (_m001_collection, _m002_collection)

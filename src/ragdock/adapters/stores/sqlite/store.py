@@ -8,9 +8,9 @@ done again, to the same effect.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
+import secrets
 import shutil
 import threading
 import time
@@ -18,12 +18,15 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 import apsw
+import numpy as np
 
+from ragdock.adapters.stores.sqlite.clock import Clock, SystemClock
 from ragdock.adapters.stores.sqlite.collection import CollectionFile
 from ragdock.adapters.stores.sqlite.connections import Database, require_safe_sqlite
+from ragdock.adapters.stores.sqlite.contents import Contents, disk_errors
 from ragdock.adapters.stores.sqlite.files import OpenFiles
 from ragdock.adapters.stores.sqlite.ledger import Ledger
 from ragdock.adapters.stores.sqlite.migrations import CATALOGUE
@@ -37,12 +40,13 @@ from ragdock.errors import (
     NotFoundError,
     StoreError,
 )
-from ragdock.ports import Reader
+from ragdock.ports import Reader, Spool
 from ragdock.types import (
     Chunk,
     Collection,
     Document,
     Job,
+    JobStage,
     JobState,
     ParsedDocument,
     Upload,
@@ -52,14 +56,26 @@ from ragdock.types import (
 __all__ = ["SqliteStore"]
 
 _Row: TypeAlias = tuple[str, str, str, int, float]
+KEEP_FAILED_HOURS: Final = 168.0
+SECRET_BYTES: Final = 32
 _ROW: Final = "id, name, fingerprint, dim, created_at"
 
 
 class SqliteStore:
     """`Store` on SQLite files under one directory of a local disk."""
 
-    def __init__(self, directory: Path) -> None:
-        """Open or create; raises `ConfigurationError` when the directory can't be written."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_attempts: int = 5,
+        keep_failed_hours: float = KEEP_FAILED_HOURS,
+        clock: Clock | None = None,
+    ) -> None:
+        """Open or create; raises `ConfigurationError` when the directory can't be written.
+
+        Uploads of failed and cancelled jobs are kept for a retry for `keep_failed_hours`.
+        """
         require_safe_sqlite()
         self._directory = directory
         self._files_directory = directory / "collections"
@@ -71,15 +87,23 @@ class SqliteStore:
             self._residence.close()
             raise
         self._owners = Owners(directory / "owners")
-        self._ledger = Ledger(self._catalogue, self._owners)
+        self._ledger = Ledger(
+            self._catalogue, self._owners, clock or SystemClock(), max_attempts=max_attempts
+        )
+        self._contents = Contents(
+            self._catalogue, directory / "contents", keep_failed_hours=keep_failed_hours
+        )
         self._peeker = Peeker(directory / "catalogue.db", self._path_of)
         self._files = OpenFiles(self._open_file)
+        self._staged: dict[int, list[tuple[ParsedDocument, Sequence[Chunk], Vectors]]] = {}
         self._remove_orphans()
+        self._contents.sweep()
 
     def close(self) -> None:
         """Close every file."""
         self._peeker.close()
         self._files.close()
+        self._contents.close()
         self._catalogue.close()
         self._owners.close()
         self._residence.close()
@@ -88,18 +112,9 @@ class SqliteStore:
         """Read the catalogue and test that the disk takes a byte."""
         self._catalogue.query("SELECT count(*) FROM collections")
         probe = self._directory / f".ping-{os.getpid()}-{threading.get_ident()}"
-        try:
+        with disk_errors():
             probe.write_bytes(b"1")
             probe.unlink()
-        except OSError as exc:
-            full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise StoreError(
-                "The store's disk is full; free space and retry."
-                if full
-                else "The data directory can't be written.",
-                retry_after_seconds=30.0,
-                code="disk_full" if full else None,
-            ) from exc
 
     # Collections
 
@@ -151,6 +166,7 @@ class SqliteStore:
         self._files.discard(lambda key: key != collection_id)
         self._peeker.forget()
         self._remove_file(collection_id)
+        self._contents.remove_discarded()
         self._catalogue.give_back_space()
 
     def state_key(self, name: str) -> str:
@@ -240,7 +256,10 @@ class SqliteStore:
         row = self._row(collection)
         with self._using(row) as file:
             same_as = [file.version_like(upload) for upload in uploads]
-            return self._ledger.add(row[0], uploads, same_as)
+            with self._contents.on_disk(uploads) as ready:
+                jobs = self._ledger.add(row[0], ready, same_as)
+        self._contents.remove_discarded()
+        return jobs
 
     def claim(self, owner: str, limit: int, lease_seconds: float) -> tuple[Job, ...]:
         """Finish what a crash left of deletions, then take up to `limit` jobs."""
@@ -249,32 +268,104 @@ class SqliteStore:
                 self._apply_delete(
                     self._row(job.collection, job.collection_id), job.document_id, job.id
                 )
-        return self._ledger.claim(owner, limit, lease_seconds)
+        return self._ledger.leases.claim(owner, limit, lease_seconds)
 
     def renew(self, owner: str, job_ids: Sequence[int], lease_seconds: float) -> None:
         """Prolong the leases that `owner` holds."""
-        self._ledger.renew(owner, job_ids, lease_seconds)
+        self._ledger.leases.renew(owner, job_ids, lease_seconds)
 
     def release(self, owner: str) -> None:
         """Give back what `owner` has claimed and not finished."""
-        self._ledger.release(owner)
+        self._ledger.leases.release(owner)
 
-    def content(self, job_id: int) -> bytes:
-        """The uploaded bytes of a job that is not finished."""
-        return self._ledger.content(job_id)
+    def spool(self) -> Spool:
+        """A file in the store's directory to receive a large upload."""
+        return self._contents.spool()
+
+    def open_content(self, job_id: int) -> BinaryIO:
+        """The upload of a job that is not done, as a real file at its start."""
+        return self._contents.open(job_id)
+
+    def queue_bytes(self) -> int:
+        """How much the unfinished uploads are together."""
+        return self._ledger.open_bytes()
+
+    def stage(
+        self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> None:
+        """Keep a part until the document is committed."""
+        if parsed.start == 0:
+            self._staged[job.id] = []
+        self._staged[job.id].append((parsed, chunks, vectors))
 
     def commit_document(
         self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
     ) -> Job:
         """Replace the document's searchable version in one transaction; then the job is done."""
+        staged = self._staged.pop(job.id, []) if parsed.start else []
+        if staged:
+            parts = [*(part for part, _, _ in staged), parsed]
+            parsed = ParsedDocument(
+                "".join(part.text for part in parts), (), (), staged[0][0].title
+            )
+            chunks = [chunk for _, part, _ in staged for chunk in part] + list(chunks)
+            vectors = np.concatenate([*(part for _, _, part in staged), vectors])
         # By id: a collection made anew under the same name is another one.
         with self._using(self._row(job.collection, job.collection_id)) as file:
-            indexed = file.replace(job, parsed, chunks, vectors)
-        return self._ledger.finish(job.id, "indexed" if indexed else "superseded")
+            outcome = file.replace(job, parsed, chunks, vectors)
+        if outcome == "refused":
+            return self._ledger.withdrawn(job)
+        finished = self._ledger.finish(job.id, outcome)
+        self._contents.remove_discarded()
+        return finished
 
-    def fail(self, job: Job, code: str, reason: str, *, retry_after_seconds: float | None) -> Job:
+    def fail(
+        self,
+        job: Job,
+        code: str,
+        reason: str,
+        *,
+        retry_after_seconds: float | None,
+        counts: bool = True,
+    ) -> Job:
         """Record a failure."""
-        return self._ledger.fail(job, code, reason, retry_after_seconds=retry_after_seconds)
+        return self._ledger.fail(
+            job, code, reason, retry_after_seconds=retry_after_seconds, counts=counts
+        )
+
+    def progress(self, job: Job, stage: JobStage, percent: int) -> None:
+        """Note how far a job in work is."""
+        self._ledger.progress(job, stage, percent)
+
+    def retry(self, job_id: int) -> Job:
+        """Make a failed or cancelled job pending again."""
+        return self._ledger.retry(job_id)
+
+    def cancel(self, job_id: int) -> Job:
+        """Give up an unfinished job."""
+        job = self._ledger.job(job_id)
+        # Opened before the ledger is locked: opening may have to write to the ledger.
+        with self._using(self._row(job.collection, job.collection_id)) as file:
+            return self._ledger.cancel(
+                job_id, lambda row, token: file.refuse(row.document_id, row.id, token)
+            )
+
+    def last_change(self) -> int:
+        """The number of the ledger's latest change."""
+        return self._ledger.last_change()
+
+    def job_changes(
+        self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
+    ) -> tuple[tuple[int, Job], ...]:
+        """Rows of the ledger that changed since, as (change, job), in that order."""
+        ids = None
+        if collections is not None:
+            ids = [self._row(name)[0] for name in collections]
+        return self._ledger.changes(after, ids, limit)
+
+    def workers(self) -> tuple[str, ...]:
+        """The workers that live, by name."""
+        return self._owners.alive()
 
     def job(self, job_id: int) -> Job:
         """One row of the ledger."""
@@ -304,6 +395,19 @@ class SqliteStore:
         """Newest rows that are index jobs not done, by document id."""
         return self._ledger.unsettled(self._row(collection)[0], after or "", limit)
 
+    def secret(self, name: str) -> bytes:
+        """32 random bytes, the same for every process and for ever."""
+        sql = "SELECT value FROM secrets WHERE name = ?"
+        rows = self._catalogue.query(sql, (name,))
+        if not rows:
+            with self._catalogue.write() as connection:
+                connection.execute(
+                    "INSERT OR IGNORE INTO secrets VALUES (?, ?)",
+                    (name, secrets.token_bytes(SECRET_BYTES)),
+                )
+            rows = self._catalogue.query(sql, (name,))
+        return bytes(rows[0][0])
+
     def queue_depth(self) -> dict[JobState, int]:
         """Counts of unfinished and failed rows."""
         return self._ledger.depth()
@@ -322,10 +426,10 @@ class SqliteStore:
         with self._using(self._row(collection)) as file:
             return file.documents(after, limit)
 
-    def document_text(self, collection: str, document_id: str) -> str:
+    def document_text(self, collection: str, document_id: str) -> Iterator[str]:
         """The text that offsets point into."""
         with self._using(self._row(collection)) as file:
-            return file.text(document_id)
+            return iter([file.text(document_id)])
 
     def delete_document(self, collection: str, document_id: str) -> None:
         """Remove a document and cancel its unfinished work."""
@@ -334,6 +438,7 @@ class SqliteStore:
             if not self._ledger.knows(row[0], document_id):
                 file.document(document_id)
             version = self._ledger.add_delete(row[0], document_id)
+        self._contents.remove_discarded()
         self._apply_delete(row, document_id, version)
 
     def _apply_delete(self, row: _Row, document_id: str, version: int) -> None:

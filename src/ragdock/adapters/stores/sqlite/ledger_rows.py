@@ -1,0 +1,72 @@
+"""The ledger's rows as jobs, and the counter that numbers their changes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import apsw
+
+from ragdock.adapters.stores.sqlite.connections import fetch
+from ragdock.errors import NotFoundError
+from ragdock.types import Job, JobKind, JobStage, JobState
+
+__all__ = ["COLUMNS", "FROM", "OPEN", "job_of", "next_change", "no_job", "read_one"]
+
+COLUMNS: Final = (
+    "l.id, l.collection_id, c.name, l.document_id, l.kind, l.state, l.filename, l.media_type, "
+    "l.size_bytes, l.sha256, l.metadata, l.attempt, l.outcome, l.error_code, l.error, "
+    "l.created_at, l.updated_at, l.stage, l.percent, l.retry_at, l.owner, l.parent, l.token"
+)
+FROM: Final = "FROM ledger l JOIN collections c ON c.id = l.collection_id"
+OPEN: Final = "('pending', 'processing')"
+
+
+def job_of(row: tuple[Any, ...]) -> Job:
+    """The job that a row of `COLUMNS` is."""
+    return Job(
+        id=row[0],
+        collection_id=row[1],
+        collection=row[2],
+        document_id=row[3],
+        kind=JobKind(row[4]),
+        state=JobState(row[5]),
+        filename=row[6],
+        media_type=row[7],
+        size_bytes=row[8],
+        sha256=row[9],
+        metadata=json.loads(row[10]),
+        attempt=row[11],
+        outcome=row[12],
+        error_code=row[13],
+        error=row[14],
+        created_at=row[15],
+        updated_at=row[16],
+        stage=JobStage(row[17]) if row[17] else None,
+        percent=row[18],
+        next_attempt_at=row[19],
+        worker=row[20],
+        parent_id=row[21],
+        token=row[22],
+    )
+
+
+def read_one(connection: apsw.Connection, job_id: int) -> Job:
+    """One job; `NotFoundError` when there is none."""
+    rows = fetch(connection, f"SELECT {COLUMNS} {FROM} WHERE l.id = ?", (job_id,))
+    if not rows:
+        raise no_job()
+    return job_of(rows[0])
+
+
+def no_job() -> NotFoundError:
+    """There is no such job; the number isn't told, because it isn't the caller's."""
+    return NotFoundError("There is no such job.", field="path.job_id")
+
+
+def next_change(connection: apsw.Connection) -> int:
+    """The next number of the one counter, in the transaction of the change that it numbers."""
+    rows = fetch(
+        connection, "UPDATE counters SET value = value + 1 WHERE name = 'change' RETURNING value"
+    )
+    return int(rows[0][0])
