@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     # Parser children need the nouns and not NumPy, which costs them 100 ms and 25 MB each.
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 

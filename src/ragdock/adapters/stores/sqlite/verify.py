@@ -322,7 +322,7 @@ def _is_unit(
 ) -> NDArray[np.bool_]:
     """Which rows are finite, of norm 1, and the same in both forms."""
     finite = np.isfinite(exact).all(axis=1)
-    norms = np.linalg.norm(np.where(finite[:, None], exact, 0.0), axis=1)
+    norms = np.linalg.norm(np.where(np.isfinite(exact), exact, 0.0), axis=1)
     # Half a step of int8 apart at most, and what float16 rounds.
     apart = np.abs(coarse - exact) <= 0.5 * scales + np.abs(exact) * 2e-3 + 1e-6
     sound = finite & apart.all(axis=1) & (np.abs(norms - 1.0) <= NORM_TOLERANCE)
