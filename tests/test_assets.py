@@ -248,7 +248,7 @@ def test_compose_publishes_the_api_on_loopback_and_redis_nowhere() -> None:
 def test_compose_passes_the_promised_environment() -> None:
     """ENVIRONMENT, REDIS_HOST, REDIS_PORT and USER_ID come from `.env`, each with a default."""
     web = compose()["services"]["web"]
-    assert web["environment"]["ENVIRONMENT"] == "${ENVIRONMENT:-production}"
+    assert web["environment"]["ENVIRONMENT"] == "${ENVIRONMENT:-development}"
     assert web["environment"]["REDIS_HOST"] == "${REDIS_HOST:-redis}"
     assert web["environment"]["REDIS_PORT"] == "${REDIS_PORT:-6379}"
     assert web["user"] == "${USER_ID:-1000}:${GROUP_ID:-1000}"

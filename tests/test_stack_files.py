@@ -29,7 +29,7 @@ OF_COMPOSE = {
     "BASE_IMAGE", "REDIS_IMAGE",
 }  # fmt: skip
 # Where the stack's defaults differ from the program's.
-IN_THE_STACK = {"ENVIRONMENT": "production", "REDIS_HOST": "redis"}
+IN_THE_STACK = {"ENVIRONMENT": "development", "REDIS_HOST": "redis"}
 
 
 def read(name: str) -> str:

@@ -15,6 +15,7 @@ from ragdock.adapters.embedders.minilm import MiniLmEmbedder
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
+from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
 from ragdock.core.lead import LEAD_ID
@@ -23,12 +24,14 @@ from ragdock.ports import Cache, Embedder, Generator, Keeper, Metrics, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
 from ragdock.services.ingest import Ingester
+from ragdock.services.keys import Keys
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
+from ragdock.services.tenancy import TenantStore
 from ragdock.settings import Settings, cpu_quota
 from ragdock.types import JobState
 
-__all__ = ["DEFAULT_COLLECTION", "Services", "keeper_of", "open_services"]
+__all__ = ["DEFAULT_COLLECTION", "Services", "keeper_of", "open_keys", "open_services"]
 
 DEFAULT_COLLECTION = "default"
 LLM_FRESH_SECONDS = 15.0
@@ -42,6 +45,7 @@ class Services:
 
     settings: Settings
     store: Store
+    keys: Keys
     embedder: Embedder
     metrics: Metrics
     retriever: Retriever
@@ -63,12 +67,16 @@ def open_services(
     with ExitStack() as stack:
         n_threads = settings.threads or cpu_quota()
         metrics = PrometheusMetrics()
-        store = SqliteStore(
-            settings.data_dir,
-            max_attempts=settings.max_attempts,
-            keep_failed_hours=settings.keep_failed_hours,
+        # Routes and services see what the caller may see; see `services.tenancy`.
+        store: Store = TenantStore(
+            SqliteStore(
+                settings.data_dir,
+                max_attempts=settings.max_attempts,
+                keep_failed_hours=settings.keep_failed_hours,
+            )
         )
         stack.callback(store.close)
+        keys = stack.enter_context(open_keys(settings))
         embedder = embedder or _embedder(settings, n_threads)
         stack.callback(embedder.close)
         cache = _cache(settings, metrics)
@@ -118,6 +126,7 @@ def open_services(
         services = Services(
             settings=settings,
             store=store,
+            keys=keys,
             embedder=embedder,
             metrics=metrics,
             retriever=retriever,
@@ -142,6 +151,21 @@ def open_services(
 def keeper_of(data_dir: Path) -> Keeper:
     """Who copies, restores and checks the store in a data directory."""
     return SqliteKeeper(data_dir)
+
+
+@contextmanager
+def open_keys(settings: Settings) -> Iterator[Keys]:
+    """The API keys of the data directory."""
+    admin_key = settings.admin_key
+    keys = Keys(
+        SqliteKeys(settings.data_dir),
+        admin_key=admin_key.get_secret_value() if admin_key else None,
+        required=settings.environment != "development",
+    )
+    try:
+        yield keys
+    finally:
+        keys.close()
 
 
 def _embedder(settings: Settings, n_threads: int) -> Embedder:

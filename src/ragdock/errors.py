@@ -2,6 +2,8 @@
 
     RagdockError
     ├── ConfigurationError     a setting is wrong: names the variable, the value and the remedy
+    ├── UnauthorizedError      no key, or one that opens nothing
+    ├── ForbiddenError         the key lacks a right
     ├── InputError             the caller's input is wrong: names the field
     │   ├── NotFoundError      no such collection, document or job
     │   ├── ConflictError      it exists already, or is in another state
@@ -26,6 +28,7 @@ __all__ = [
     "ConflictError",
     "DocumentError",
     "EmbedderError",
+    "ForbiddenError",
     "GeneratorError",
     "InputError",
     "IntegrityError",
@@ -33,7 +36,10 @@ __all__ = [
     "RagdockError",
     "StoreError",
     "TooLargeError",
+    "UnauthorizedError",
     "UnavailableError",
+    "collection_not_found",
+    "job_not_found",
 ]
 
 
@@ -52,6 +58,18 @@ class ConfigurationError(RagdockError):
     """A setting is wrong; the message names the variable, the value and the remedy."""
 
     code = "configuration"
+
+
+class UnauthorizedError(RagdockError):
+    """No key, or one that opens nothing; which of the reasons it is stays unsaid."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(RagdockError):
+    """The key lacks a right; the message names it."""
+
+    code = "forbidden"
 
 
 class InputError(RagdockError):
@@ -132,3 +150,23 @@ class IntegrityError(RagdockError):
     """Stored data is not what was written."""
 
     code = "integrity"
+
+
+# What is absent and what a key may not see must read the same, so it is said in one place.
+
+
+def collection_not_found(name: str) -> NotFoundError:
+    """The error for a collection that doesn't exist, or doesn't for the caller."""
+    return NotFoundError(
+        f"There is no collection {name!r}; create it with POST /v1/collections.",
+        field="collection",
+        code="collection_not_found",
+    )
+
+
+def job_not_found() -> NotFoundError:
+    """The error for a job that doesn't exist, or doesn't for the caller.
+
+    Its number isn't told: to the caller the job has another name, or none.
+    """
+    return NotFoundError("There is no such job.", field="path.job_id")

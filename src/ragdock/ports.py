@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
 from ragdock.types import (
+    ApiKey,
     Chunk,
     Collection,
     DenseResult,
@@ -39,6 +40,7 @@ __all__ = [
     "Embedder",
     "Generator",
     "Keeper",
+    "KeyStore",
     "Metrics",
     "Parser",
     "Reader",
@@ -346,6 +348,37 @@ class Keeper(Protocol):
 
         `progress` is told what is looked at, how many documents are done, and of how many.
         """
+
+
+class KeyStore(Protocol):
+    """API keys, durable and shared by all processes; rows are revoked, never removed."""
+
+    def add(self, key: ApiKey) -> None:
+        """Keep a key; `ConflictError` when a key that isn't revoked has its name or id."""
+        ...
+
+    def all(self) -> tuple[ApiKey, ...]:
+        """All keys, revoked ones too, oldest first."""
+        ...
+
+    def revoke(self, key_id: str, at: float) -> None:
+        """From now on it opens nothing, in no process; harmless when repeated."""
+        ...
+
+    def touch(self, used: Mapping[str, float]) -> None:
+        """Note when keys were last used, by id; an earlier time than the known one is ignored."""
+        ...
+
+    def peek(self, key_id: str) -> ApiKey | None:
+        """One key as of now, in microseconds and without waiting: the event loop may call this."""
+        ...
+
+    def peek_count(self) -> int:
+        """How many keys were ever made; for the event loop as well."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
         ...
 
 

@@ -36,7 +36,9 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["development", "staging", "production"] = _env(
-        "ENVIRONMENT", "development", "Shown by /health and in the log."
+        "ENVIRONMENT",
+        "development",
+        "Anything but `development` needs an API key (`ragdock keys create`).",
     )
     host: str = _env("RAG_HOST", "127.0.0.1", "Address to listen on (the image sets 0.0.0.0).")
     port: int = _env("PORT", 8000, "Port to listen on.", ge=0, le=65535)
@@ -274,6 +276,14 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("admin_key")
+    @classmethod
+    def _strong(cls, value: SecretStr | None) -> SecretStr | None:
+        # A header carries printable ASCII only, and a space at an end would be lost on the way.
+        if value is not None and not re.fullmatch(r"[!-~]{32,}", value.get_secret_value()):
+            raise ValueError("must be 32 or more printable ASCII characters without spaces")
+        return value
 
     @field_validator("embed_base_url", "llm_base_url")
     @classmethod

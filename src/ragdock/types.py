@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "ApiKey",
     "Block",
     "BlockKind",
     "Chunk",
@@ -255,6 +256,30 @@ class Principal:
     def sees(self, collection: str) -> bool:
         """Whether the collection exists for it."""
         return self.collections is None or collection in self.collections
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is kept of a key: never its secret, only the secret's SHA-256.
+
+    `collections` is None for all of them, `expires_at` for never; `last_used_at` is right to a
+    minute or two.
+    """
+
+    id: str
+    name: str
+    hash: bytes = field(repr=False)
+    rights: frozenset[Right]
+    collections: frozenset[str] | None = None
+    rate_per_minute: int | None = None
+    created_at: float = 0.0
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it opens anything at that time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class JobKind(StrEnum):

@@ -535,7 +535,7 @@ class LedgerContract(_Base):
         assert found(store, "old") == ["d"]
         assert store.state_key("c") == key
         with pytest.raises(NotFoundError):
-            store.content(job.id)
+            content(store, job.id)
 
     def test_a_pending_job_can_be_cancelled(self, store: Store) -> None:
         """It is never claimed, and doesn't hold up the document's next write."""

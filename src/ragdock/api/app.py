@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
 from ragdock import __version__
+from ragdock.api.auth import SECURITY_SCHEMES, Authentication, require_declared
 from ragdock.api.gate import Gate
 from ragdock.api.middleware import Envelope
 from ragdock.api.problems import install_problem_handlers
@@ -28,6 +29,7 @@ from ragdock.types import Upload
 __all__ = ["create_app"]
 
 HEALTH_PLACES = 4
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
             services = stack.enter_context(open_services(settings, embedder=embedder))
+            services.keys.require_some()
+            _warn_when_open(services)
+            services.keys.start()
             app.state.services = services
             app.state.gate = Gate(settings.max_concurrency, settings.max_waiting, services.metrics)
             stack.callback(app.state.gate.close)
@@ -75,8 +80,10 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     # matching less is a tenth of a cached answer.
     routers = [module.router for module in (search, health, collections, documents, jobs)]
     for router in routers:
+        require_declared(router.routes)
         app.router.routes.extend(router.routes)
     install_problem_handlers(app, [route for router in routers for route in router.routes])
+    app.add_middleware(Authentication)
     app.add_middleware(Envelope, max_body_bytes=settings.max_request_mb * 2**20)
     _complete_schema(app)
     return app
@@ -97,10 +104,21 @@ def _complete_schema(app: FastAPI) -> None:
             components = schema.setdefault("components", {}).setdefault("schemas", {})
             for name, model in extra["$defs"].items():
                 components.setdefault(name, model)
+            schema["components"]["securitySchemes"] = SECURITY_SCHEMES
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend it.
+
+
+def _warn_when_open(services: Services) -> None:
+    settings = services.settings
+    if not services.keys.is_on and settings.host not in LOOPBACK:
+        log.warning(
+            "there is no API key: whoever reaches this server can read and delete everything; "
+            "`ragdock keys create` makes one",
+            extra={"host": settings.host, "environment": settings.environment},
+        )
 
 
 def _add_samples(services: Services) -> None:

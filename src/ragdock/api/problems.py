@@ -18,10 +18,12 @@ from ragdock.api.schemas import Problem
 from ragdock.errors import (
     ConflictError,
     DocumentError,
+    ForbiddenError,
     InputError,
     NotFoundError,
     RagdockError,
     TooLargeError,
+    UnauthorizedError,
     UnavailableError,
 )
 from ragdock.logs import request_id
@@ -34,6 +36,8 @@ MAX_SHOWN_CHARACTERS: Final = 80
 log = logging.getLogger(__name__)
 
 _STATUS: Final[tuple[tuple[type[RagdockError], int], ...]] = (
+    (UnauthorizedError, 401),
+    (ForbiddenError, 403),
     (NotFoundError, 404),
     (ConflictError, 409),
     (TooLargeError, 413),
@@ -90,6 +94,8 @@ def problem_of(exc: RagdockError) -> Response:
     headers = None
     if isinstance(exc, UnavailableError):
         headers = {"Retry-After": str(max(1, math.ceil(exc.retry_after_seconds)))}
+    if isinstance(exc, UnauthorizedError):
+        headers = {"WWW-Authenticate": 'Bearer realm="ragdock"'}
     field = exc.field if isinstance(exc, InputError) else None
     errors = [{"field": field, "message": str(exc)}] if field else None
     return problem(status, exc.code, str(exc), errors=errors, headers=headers)

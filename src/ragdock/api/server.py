@@ -43,8 +43,8 @@ def run(settings: Settings, *, embedder: Embedder | None = None) -> None:
     if embedder is None:
         # A wrong setting, data directory or model ends the process here, with one sentence, for
         # 0.15 s. Under uvicorn it would be a trace, and with several workers a trace without end.
-        with open_services(settings, work=False):
-            pass
+        with open_services(settings, work=False) as services:
+            services.keys.require_some()
     options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,

@@ -87,8 +87,7 @@ class Ingester:
         if waiting + len(uploads) > self._max_queue:
             self._metrics.count("refused", reason="queue_full")
             raise UnavailableError(
-                f"{waiting} documents are waiting to be processed (RAG_MAX_QUEUE is "
-                f"{self._max_queue}); retry later.",
+                "Too many documents are waiting to be processed (RAG_MAX_QUEUE); retry later.",
                 retry_after_seconds=10.0,
                 code="queue_full",
             )

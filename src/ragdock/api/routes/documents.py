@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, TypeAdapter
 from starlette.responses import JSONResponse
 
+from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_schema
 from ragdock.api.deps import CollectionQuery, DocumentId, GateOf, ServicesOf
 from ragdock.api.fields import DOCUMENT_ID, MetadataObject
@@ -34,7 +35,7 @@ from ragdock.api.uploads import (
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services
 from ragdock.errors import InputError, NotFoundError, UnavailableError
 from ragdock.settings import Settings
-from ragdock.types import Document, Job, JobKind, JobState, Upload
+from ragdock.types import Document, Job, JobKind, JobState, Right, Upload
 
 __all__ = ["router"]
 
@@ -64,7 +65,7 @@ _FILE: Final = {
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(prefix="/v1/documents", tags=["documents"])
+router = guarded_router("/v1/documents", tags=["documents"])
 
 
 def _body(json_model: type[BaseModel], form: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +95,7 @@ Wait = Annotated[bool, Query(description="Answer when the documents are searchab
     responses=_ACCEPTED,
     openapi_extra=_body(TextDocuments, _FILES),
 )
+@requires(Right.WRITE)
 async def add_documents(
     request: Request,
     services: ServicesOf,
@@ -120,6 +122,7 @@ async def add_documents(
     responses=_ACCEPTED,
     openapi_extra=_body(TextReplacement, _FILE),
 )
+@requires(Right.WRITE)
 async def replace_document(
     document_id: DocumentId,
     request: Request,
@@ -137,6 +140,7 @@ async def replace_document(
 
 
 @router.get("", responses=problem_responses(404, 422, 503))
+@requires(Right.READ)
 async def list_documents(
     services: ServicesOf,
     gate: GateOf,
@@ -149,6 +153,7 @@ async def list_documents(
 
 
 @router.get("/{document_id}", responses=problem_responses(404, 422, 503))
+@requires(Right.READ)
 async def get_document(
     document_id: DocumentId,
     services: ServicesOf,
@@ -167,6 +172,7 @@ async def get_document(
         **problem_responses(404, 422, 503),
     },
 )
+@requires(Right.READ)
 async def get_text(
     document_id: DocumentId,
     services: ServicesOf,
@@ -179,6 +185,7 @@ async def get_text(
 
 
 @router.delete("/{document_id}", status_code=204, responses=problem_responses(404, 422, 503))
+@requires(Right.WRITE)
 async def delete_document(
     document_id: DocumentId,
     services: ServicesOf,

@@ -5,24 +5,27 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from starlette.responses import JSONResponse
 
 from ragdock import __version__
+from ragdock.api.auth import guarded_router, public, requires
 from ragdock.api.deps import ServicesOf
 from ragdock.api.schemas import DependencyBody, HealthBody, StatusBody
 from ragdock.bootstrap import Services
 from ragdock.errors import RagdockError
 from ragdock.services.readiness import Report
+from ragdock.types import Right
 
 __all__ = ["router"]
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-router = APIRouter(tags=["operations"])
+router = guarded_router(tags=["operations"])
 
 
 @router.get("/", include_in_schema=False)
+@public
 async def front_door() -> dict[str, str]:
     """Where things are."""
     return {
@@ -36,12 +39,22 @@ async def front_door() -> dict[str, str]:
 
 @router.get(
     "/health",
-    response_model=HealthBody,
-    responses={503: {"model": HealthBody, "description": "A required dependency is down."}},
+    response_model=HealthBody | StatusBody,
+    responses={
+        503: {"model": HealthBody | StatusBody, "description": "A required dependency is down."}
+    },
 )
+@public
 async def health(request: Request, services: ServicesOf) -> Response:
-    """Ask every dependency: 200 when the server can serve (`ok`, `degraded`), else 503."""
+    """Ask every dependency: 200 when the server can serve (`ok`, `degraded`), else 503.
+
+    The details are for who sees all collections; to others it tells the status alone.
+    """
     report, queue = await _ask(request, services)
+    principal = request.scope["principal"]
+    if principal is None or principal.collections is not None:
+        # Counts and causes are about everybody's documents.
+        return _no_store({"status": report.status}, report)
     body = HealthBody(
         status=report.status,
         version=__version__,
@@ -67,6 +80,7 @@ async def health(request: Request, services: ServicesOf) -> Response:
     response_model=StatusBody,
     responses={503: {"model": StatusBody, "description": "A required dependency is down."}},
 )
+@public
 async def readiness(request: Request, services: ServicesOf) -> Response:
     """The same verdict as /health in one word."""
     report, _ = await _ask(request, services)
@@ -74,12 +88,14 @@ async def readiness(request: Request, services: ServicesOf) -> Response:
 
 
 @router.get("/livez")
+@public
 async def liveness() -> StatusBody:
     """The process runs; asks nothing."""
     return StatusBody(status="ok")
 
 
 @router.get("/metrics", include_in_schema=False)
+@requires(Right.ADMIN)
 async def metrics(request: Request, services: ServicesOf) -> Response:
     """All metrics, for Prometheus."""
     await _ask(request, services)

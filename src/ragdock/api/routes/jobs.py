@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 
+from ragdock.api.auth import guarded_router, requires
 from ragdock.api.deps import GateOf, ServicesOf
 from ragdock.api.fields import NAME
 from ragdock.api.problems import problem_responses
 from ragdock.api.schemas import JobBody, JobList
-from ragdock.types import JobState
+from ragdock.types import JobState, Right
 
 __all__ = ["router"]
 
 LARGEST_ID = 2**63 - 1
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = guarded_router("/v1/jobs", tags=["jobs"])
 
 
 @router.get("", responses=problem_responses(404, 422, 503))
+@requires(Right.READ)
 async def list_jobs(
     services: ServicesOf,
     gate: GateOf,
@@ -44,6 +46,7 @@ async def list_jobs(
 
 
 @router.get("/{job_id}", responses=problem_responses(404, 422, 503))
+@requires(Right.READ)
 async def get_job(
     job_id: Annotated[int, Path(ge=1, le=LARGEST_ID)], services: ServicesOf, gate: GateOf
 ) -> JobBody:

@@ -140,7 +140,8 @@ class Contents:
         with self._catalogue.read() as connection:
             rows = fetch(
                 connection,
-                "SELECT file, length(content) FROM contents WHERE job_id = ?",
+                "SELECT file, length(content) FROM contents WHERE job_id = ? AND EXISTS "
+                "(SELECT 1 FROM ledger WHERE id = job_id AND state <> 'cancelled')",
                 (job_id,),
             )
             if rows and rows[0][0] is None:

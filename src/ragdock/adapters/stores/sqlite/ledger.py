@@ -23,11 +23,10 @@ from ragdock.adapters.stores.sqlite.ledger_rows import (
     OPEN,
     job_of,
     next_change,
-    no_job,
     read_one,
 )
 from ragdock.adapters.stores.sqlite.owners import Owners
-from ragdock.errors import ConflictError, NotFoundError
+from ragdock.errors import ConflictError, NotFoundError, job_not_found
 from ragdock.types import Job, JobKind, JobStage, JobState, Upload
 
 __all__ = ["Ledger"]
@@ -379,7 +378,7 @@ class Ledger:
         """One row."""
         rows = self._catalogue.query(f"SELECT {COLUMNS} {FROM} WHERE l.id = ?", (job_id,))
         if not rows:
-            raise no_job()
+            raise job_not_found()
         return job_of(rows[0])
 
     def last_change(self) -> int:

@@ -206,9 +206,9 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
 
         CREATE TABLE api_keys (
             id TEXT PRIMARY KEY,
-            name TEXT NOT NULL UNIQUE,
+            name TEXT NOT NULL,
             hash BLOB NOT NULL,
-            scopes TEXT NOT NULL,
+            rights TEXT NOT NULL,
             collections TEXT,
             rate_per_minute INTEGER,
             created_at REAL NOT NULL,
@@ -216,6 +216,7 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
             revoked_at REAL,
             last_used_at REAL
         ) STRICT;
+        CREATE UNIQUE INDEX api_keys_by_name ON api_keys (name) WHERE revoked_at IS NULL;
 
         CREATE TABLE secrets (
             name TEXT PRIMARY KEY,

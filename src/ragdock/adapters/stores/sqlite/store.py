@@ -39,6 +39,7 @@ from ragdock.errors import (
     IntegrityError,
     NotFoundError,
     StoreError,
+    collection_not_found,
 )
 from ragdock.ports import Reader, Spool
 from ragdock.types import (
@@ -186,10 +187,10 @@ class SqliteStore:
         )
         if rows and collection_id in (None, rows[0][0]):
             return rows[0]
+        if not rows:
+            raise collection_not_found(name)
         raise NotFoundError(
-            f"Collection {name!r} was dropped and made anew."
-            if rows
-            else f"There is no collection {name!r}; create it with POST /v1/collections.",
+            f"Collection {name!r} was dropped and made anew.",
             field="collection",
             code="collection_not_found",
         )
