@@ -348,6 +348,7 @@ class Keeper(Protocol):
 
         `progress` is told what is looked at, how many documents are done, and of how many.
         """
+        ...
 
 
 class KeyStore(Protocol):

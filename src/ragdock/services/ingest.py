@@ -33,6 +33,7 @@ __all__ = ["Ingester", "embedded_text", "passages", "token_counter"]
 
 HEARTBEAT_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 0.5
+PURGE_CHUNKS: Final = 1_024
 CHANGES_AT_ONCE: Final = 500
 SAMPLE_CHARACTERS: Final = 4_000
 FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
@@ -165,6 +166,8 @@ class Ingester:
             with self._tolerating("claiming"):
                 claimed = self._claim(pool)
             if not claimed:
+                with self._tolerating("purging"):
+                    self._store.purge(PURGE_CHUNKS)
                 self._wake.wait(IDLE_SECONDS)
 
     def _claim(self, pool: DaemonPool) -> int:
