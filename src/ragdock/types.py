@@ -14,6 +14,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     # Parser children need the nouns and not NumPy, which costs them 100 ms and 25 MB each.
     from pathlib import Path
 
