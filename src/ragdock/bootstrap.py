@@ -84,7 +84,11 @@ def open_services(
         generator = _generator(settings)
         if generator is not None:
             stack.callback(generator.close)
-        parser = ParserPool(settings.parse_timeout_seconds, settings.parse_memory_mb)
+        parser = ParserPool(
+            settings.parse_timeout_seconds,
+            settings.parse_memory_mb,
+            max_pages=settings.max_pages,
+        )
         stack.callback(parser.close)
 
         fingerprint = f"{embedder.id}/{embedder.dim}/{CHUNKER_ID}+{LEAD_ID}/{settings.chunk_tokens}"

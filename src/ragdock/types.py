@@ -110,7 +110,8 @@ class ParsedDocument:
 
     A large document comes in parts. A part's blocks and pages count from the part's own first
     character, which is the document's character `start`; the parts' texts, joined, are the
-    document's text. The title is the first part's.
+    document's text. The title is the first part's. `done` tells about how much of the document
+    has been read with this part (0 to 1).
     """
 
     text: str
@@ -118,6 +119,7 @@ class ParsedDocument:
     pages: tuple[PageSpan, ...] = ()
     title: str = ""
     start: int = 0
+    done: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

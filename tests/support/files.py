@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-__all__ = ["DATA", "docx_bytes", "docx_parts", "pdf_bytes", "zip_bytes"]
+from ragdock.ports import Parser
+from ragdock.types import Block, PageSpan, ParsedDocument
+
+__all__ = ["DATA", "docx_bytes", "docx_parts", "joined", "pdf_bytes", "read", "zip_bytes"]
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -22,6 +27,27 @@ _STYLES = "".join(
     f'<w:style w:type="paragraph" w:styleId="H{n}"><w:name w:val="heading {n}"/></w:style>'
     for n in range(1, 7)
 )
+
+
+def read(parser: Parser, content: bytes, filename: str, media_type: str) -> ParsedDocument:
+    """The whole document that a parser makes of these bytes."""
+    return joined(parser.parts(io.BytesIO(content), filename, media_type))
+
+
+def joined(parts: Iterable[ParsedDocument]) -> ParsedDocument:
+    """The document of its parts, which must follow each other."""
+    text: list[str] = []
+    blocks: list[Block] = []
+    pages: list[PageSpan] = []
+    title, at = "", 0
+    for part in parts:
+        assert part.start == at
+        title = title if at else part.title
+        text.append(part.text)
+        blocks += [replace(b, start=b.start + at, end=b.end + at) for b in part.blocks]
+        pages += [replace(p, start=p.start + at, end=p.end + at) for p in part.pages]
+        at += len(part.text)
+    return ParsedDocument("".join(text), tuple(blocks), tuple(pages), title)
 
 
 def pdf_bytes(*pages: str, title: str = "", producer: str = "") -> bytes:
