@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     # Parser children need the nouns and not NumPy, which costs them 100 ms and 25 MB each.
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 

@@ -14,7 +14,7 @@ import pytest
 from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
 from ragdock.errors import NotFoundError
 from ragdock.types import Verdict
-from support.stores import DIM, memory_directory, put, upload
+from support.stores import DIM, claimed, index, memory_directory, put, stage_parts, upload
 
 OLD = time.time() - 3_600
 
@@ -59,6 +59,23 @@ def test_a_sound_store_has_no_findings(home: Path) -> None:
         assert (verdict.checked["documents"], verdict.checked["chunks"]) == (4, 7)
 
 
+def test_parts_under_way_and_left_behind_are_no_faults(home: Path) -> None:
+    """Staged parts, replaced ones that wait to be purged, and texts in parts are sound."""
+    store = SqliteStore(home)
+    index(store)
+    parts = [[f"alpha{p} word{p}x{n}" for n in range(5)] for p in range(4)]
+    job = claimed(store, "long")
+    store.commit_document(job, *stage_parts(store, job, parts))
+    assert check(home).findings == ()
+    job = claimed(store, "long")
+    last = stage_parts(store, job, parts)
+    assert check(home).findings == ()
+    store.commit_document(job, *last)
+    store.delete_document("c", "long")
+    assert check(home).findings == ()
+    store.close()
+
+
 def test_no_store_is_an_error(tmp_path: Path) -> None:
     """An empty directory isn't a sound store."""
     with pytest.raises(NotFoundError):
@@ -73,7 +90,10 @@ def test_no_store_is_an_error(tmp_path: Path) -> None:
         ("DELETE FROM vectors16 WHERE chunk = 2", {"vector_missing"}),
         ("DELETE FROM words WHERE rowid = 3", {"words_missing"}),
         ("DELETE FROM chunks WHERE id = 1", {"counts", "orphan_vector", "orphan_words"}),
-        ("DELETE FROM documents WHERE id = 'd0'", {"counts", "orphan_chunk", "document_lost"}),
+        (
+            "DELETE FROM documents WHERE id = 'd0'",
+            {"counts", "hidden", "orphan_chunk", "document_lost"},
+        ),
         ("UPDATE documents SET version = 1 WHERE id = 'd2'", {"document_lost"}),
         ("DELETE FROM texts WHERE document = 1", {"text_missing", "spans"}),
         ("UPDATE texts SET deflated = x'00' WHERE document = 1", {"spans"}),

@@ -22,7 +22,9 @@ from typing import Any, Final
 
 import apsw
 
+from ragdock.adapters.stores.sqlite import migrations
 from ragdock.adapters.stores.sqlite.connections import (
+    Database,
     connect_raw,
     fetch,
     require_safe_sqlite,
@@ -297,6 +299,8 @@ def _settle(staging: Path, notes: Mapping[str, Any]) -> None:
     The stamp keeps a cache that saw another history from answering for this one. Raises
     `IntegrityError` when a collection has no file.
     """
+    # An older release's files are brought up to date, a newer one's are refused.
+    Database(staging / CATALOGUE, migrations.CATALOGUE, create=False).close()
     with translated():
         with closing(connect_raw(staging / CATALOGUE, write=True)) as catalogue:
             fetch(catalogue, "BEGIN IMMEDIATE")
@@ -310,6 +314,7 @@ def _settle(staging: Path, notes: Mapping[str, Any]) -> None:
             path = staging / "collections" / f"{collection_id}.db"
             if not path.is_file():
                 raise IntegrityError(f"The backup lacks the file of collection {collection_id}.")
+            Database(path, migrations.COLLECTION, create=False).close()
             with closing(connect_raw(path, write=True)) as connection:
                 fetch(connection, "UPDATE state SET stamp = lower(hex(randomblob(8)))")
     for path in (staging, *staging.rglob("*")):

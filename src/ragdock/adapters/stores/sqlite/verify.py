@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragdock.adapters.stores.sqlite.connections import connect_raw, fetch, translated
-from ragdock.errors import IntegrityError, NotFoundError
+from ragdock.adapters.stores.sqlite.migrations import CATALOGUE, COLLECTION
+from ragdock.errors import ConfigurationError, IntegrityError, NotFoundError
 from ragdock.types import Finding, Verdict
 
 __all__ = ["verify"]
@@ -85,6 +86,7 @@ class _Check:
         where = "catalogue.db"
         with translated(), closing(connect_raw(self._directory / where)) as connection:
             connection.execute("BEGIN")
+            _require_version(connection, where, len(CATALOGUE))
             self._pages(connection, where)
             self._rows(
                 connection,
@@ -122,9 +124,6 @@ class _Check:
             "(SELECT 1 FROM contents c WHERE c.job_id = l.id)",
         )
         self._checked["uploads"] = fetch(connection, "SELECT count(*) FROM contents")[0][0]
-        columns = {row[1] for row in fetch(connection, "PRAGMA table_info(contents)")}
-        if "file" not in columns:
-            return
         rows = fetch(connection, "SELECT job_id, file FROM contents WHERE file IS NOT NULL")
         for job_id, name in rows:
             if not (self._directory / "contents" / name).exists() and self._still(job_id):
@@ -162,6 +161,7 @@ class _Check:
             return
         with closing(connect_raw(path)) as connection:
             connection.execute("BEGIN")
+            _require_version(connection, where, len(COLLECTION))
             self._pages(connection, where)
             self._state(connection, collection)
             self._whole(connection, collection)
@@ -210,12 +210,11 @@ class _Check:
         wrong_spans: list[str] = []
         wrong_vectors: list[str] = []
         n_spans = n_vectors = 0
-        for n_done, (document_id, text, chunks) in enumerate(_documents(connection)):
+        for n_done, (document_id, sound) in enumerate(_documents(connection)):
             if n_done % 64 == 0:
                 self._progress(collection[1], n_done, self._n_documents)
-            bad = text is None or any(text[start:end] != words for start, end, words in chunks)
-            n_spans += bad
-            if bad and len(wrong_spans) < N_EXAMPLES:
+            n_spans += not sound
+            if not sound and len(wrong_spans) < N_EXAMPLES:
                 wrong_spans.append(document_id)
         for chunk_ids in _wrong_vectors(connection, collection[2]):
             n_vectors += len(chunk_ids)
@@ -235,7 +234,7 @@ _DONE: Final = (
     "SELECT l.collection_id, l.document_id, max(l.id) FROM ledger l WHERE l.kind = 'index' "
     "AND l.state = 'done' AND l.outcome = 'indexed' GROUP BY l.collection_id, l.document_id"
 )
-_COUNTS: Final = "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM chunks)"
+_COUNTS: Final = "SELECT count(*), coalesce(sum(n_chunks), 0) FROM documents"
 _VERSIONS: Final = (
     "SELECT id, max(version) FROM (SELECT id, version FROM documents "
     "UNION ALL SELECT document_id, version FROM tombstones) GROUP BY id"
@@ -260,14 +259,34 @@ _ORPHANS: Final = (
     (
         "orphan_chunk",
         "chunks belong to no document",
-        "SELECT c.id FROM chunks c WHERE NOT EXISTS "
-        "(SELECT 1 FROM documents d WHERE d.n = c.document)",
+        # Hidden ones belong to a document that is being staged, or that waits to be purged.
+        "SELECT c.id FROM chunks c WHERE c.document NOT IN (SELECT n FROM documents "
+        "UNION ALL SELECT document FROM drafts UNION ALL SELECT document FROM dead)",
+    ),
+    (
+        "orphan_chunk",
+        "chunks belong to no segment of their document",
+        "SELECT c.id FROM chunks c WHERE c.document IS NOT (SELECT s.document FROM segments s "
+        "WHERE s.first_chunk <= c.id ORDER BY s.first_chunk DESC LIMIT 1)",
+    ),
+    (
+        "hidden",
+        "segments are shown or hidden against their documents",
+        "SELECT s.first_chunk FROM segments s "
+        "WHERE s.live != EXISTS (SELECT 1 FROM documents d WHERE d.n = s.document)",
+    ),
+    (
+        "counts",
+        "documents have another number of chunks than they count",
+        "SELECT d.id FROM documents d LEFT JOIN (SELECT document, count(*) AS n_chunks "
+        "FROM chunks GROUP BY document) k ON k.document = d.n "
+        "WHERE coalesce(k.n_chunks, 0) != d.n_chunks",
     ),
     (
         "text_missing",
         "documents have no text",
         "SELECT d.id FROM documents d WHERE NOT EXISTS "
-        "(SELECT 1 FROM texts t WHERE t.document = d.n)",
+        "(SELECT 1 FROM texts t WHERE t.document = d.n AND t.part = 0)",
     ),
     ("vector_missing", "chunks have no int8 vector", _without("vectors8", "chunk")),
     ("vector_missing", "chunks have no float16 vector", _without("vectors16", "chunk")),
@@ -282,21 +301,56 @@ _ORPHANS: Final = (
 )
 
 
-def _documents(
-    connection: apsw.Connection,
-) -> Iterator[tuple[str, str | None, list[tuple[int, int, str]]]]:
-    """Each document's id, its text (None: unreadable) and its chunks' spans and texts."""
-    for n, document_id in connection.execute("SELECT n, id FROM documents ORDER BY n"):
-        rows = fetch(connection, "SELECT deflated FROM texts WHERE document = ?", (n,))
-        try:
-            text = zlib.decompress(rows[0][0]).decode() if rows else None
-        except (zlib.error, UnicodeDecodeError):
-            text = None
-        query = 'SELECT start, "end", text FROM chunks WHERE document = ? AND id BETWEEN ? AND ?'
-        (bounds,) = fetch(
-            connection, "SELECT first_chunk, last_chunk FROM documents WHERE n = ?", (n,)
+class _Text:
+    """A document's text, of which a part or two are in memory at a time."""
+
+    def __init__(self, connection: apsw.Connection, document: int) -> None:
+        self._parts = connection.execute(
+            "SELECT start, deflated FROM texts WHERE document = ? ORDER BY part", (document,)
         )
-        yield document_id, text, fetch(connection, query, (n, *bounds))
+        self._start = 0
+        self._text = ""
+        self._whole = False
+
+    def holds(self, start: int, end: int, text: str) -> bool:
+        """Whether that is the text there; asked by ascending start."""
+        while self._start + len(self._text) < end and not self._whole:
+            self._read(start)
+        return start >= self._start and self._text[start - self._start : end - self._start] == text
+
+    def _read(self, keep_from: int) -> None:
+        row = next(self._parts, None)
+        if row is None:
+            self._whole = True
+            return
+        start, deflated = row
+        if start != self._start + len(self._text):
+            self._whole = True
+            return
+        kept = max(self._start, min(keep_from, start))
+        try:
+            added = zlib.decompress(deflated).decode()
+        except (zlib.error, UnicodeDecodeError):
+            self._whole = True
+            return
+        self._text = self._text[kept - self._start :] + added
+        self._start = kept
+
+    def close(self) -> None:
+        """Let go of the statement."""
+        self._parts.close()
+
+
+def _documents(connection: apsw.Connection) -> Iterator[tuple[str, bool]]:
+    """Each document's id, and whether its chunks are its text."""
+    chunks = (
+        'SELECT c.start, c."end", c.text FROM segments s JOIN chunks c '
+        "ON c.id BETWEEN s.first_chunk AND s.last_chunk WHERE s.document = ? ORDER BY c.start"
+    )
+    for n, document_id in connection.execute("SELECT n, id FROM documents ORDER BY n"):
+        with closing(_Text(connection, n)) as text:
+            rows = connection.execute(chunks, (n,))
+            yield document_id, all(text.holds(*row) for row in rows)
 
 
 def _wrong_vectors(connection: apsw.Connection, dim: int) -> Iterator[list[int]]:
@@ -327,6 +381,19 @@ def _is_unit(
     apart = np.abs(coarse - exact) <= 0.5 * scales + np.abs(exact) * 2e-3 + 1e-6
     sound = finite & apart.all(axis=1) & (np.abs(norms - 1.0) <= NORM_TOLERANCE)
     return np.asarray(sound, np.bool_)
+
+
+def _require_version(connection: apsw.Connection, where: str, version: int) -> None:
+    (found,) = fetch(connection, "PRAGMA user_version")[0]
+    if found != version:
+        raise ConfigurationError(
+            f"{where} has schema {found}, and this release knows {version}: "
+            + (
+                "start the server once, which brings it up to date."
+                if found < version
+                else "run the newer release that wrote it."
+            )
+        )
 
 
 def _some(cursor: Any) -> list[Any]:
