@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ragdock.adapters.caches.memory import MemoryCache
 from ragdock.adapters.caches.redis import RedisCache
@@ -15,14 +16,14 @@ from ragdock.adapters.limits.memory import MemoryLimiter
 from ragdock.adapters.limits.redis import RedisLimiter
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
-from ragdock.adapters.stores.sqlite import SqliteStore
+from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
 from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
 from ragdock.core.ids import PublicIds
 from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, InputError, NotFoundError
-from ragdock.ports import Cache, Embedder, Fetcher, Generator, Metrics, RateLimiter, Store
+from ragdock.ports import Cache, Embedder, Fetcher, Generator, Keeper, Metrics, RateLimiter, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
 from ragdock.services.fetching import UrlReader
@@ -35,7 +36,7 @@ from ragdock.services.tenancy import TenantStore
 from ragdock.settings import Settings, cpu_quota
 from ragdock.types import JobState
 
-__all__ = ["DEFAULT_COLLECTION", "Services", "open_keys", "open_services"]
+__all__ = ["DEFAULT_COLLECTION", "Services", "keeper_of", "open_keys", "open_services"]
 
 DEFAULT_COLLECTION = "default"
 LLM_FRESH_SECONDS = 15.0
@@ -165,6 +166,11 @@ def open_services(
             ingester.start()
             stack.callback(ingester.stop, settings.ingest_shutdown_seconds)
         yield services
+
+
+def keeper_of(data_dir: Path) -> Keeper:
+    """Who copies, restores and checks the store in a data directory."""
+    return SqliteKeeper(data_dir)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Steps
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
 from ragdock.core.gcra import Limit, Verdict
@@ -24,13 +24,18 @@ from ragdock.types import (
     Job,
     JobStage,
     JobState,
+    Member,
     ParsedDocument,
     ScoredChunk,
     SpooledFile,
     Upload,
     Vector,
     Vectors,
+    Verdict,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "AuditLog",
@@ -38,6 +43,7 @@ __all__ = [
     "Embedder",
     "Fetcher",
     "Generator",
+    "Keeper",
     "KeyStore",
     "Metrics",
     "Parser",
@@ -45,6 +51,7 @@ __all__ = [
     "Reader",
     "Spool",
     "Store",
+    "StoreCopy",
 ]
 
 
@@ -297,6 +304,55 @@ class Store(Protocol):
     # Search
     def reader(self, collection: str) -> AbstractContextManager[Reader]:
         """Open a consistent view; keep it short."""
+        ...
+
+
+class StoreCopy(Protocol):
+    """A store's files as of now, which fit together though others write meanwhile."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much it will be."""
+        ...
+
+    def members(self) -> Iterator[Member]:
+        """Every file; each is to be read before the next is asked for."""
+        ...
+
+    def notes(self) -> dict[str, Any]:
+        """What `Keeper.settle` needs, and counts, as JSON; complete after the last member."""
+        ...
+
+
+class Keeper(Protocol):
+    """A store as a whole: copied, put back, checked; needs no open `Store`."""
+
+    def copy(self, scratch: Path) -> StoreCopy:
+        """Copy what there is; `scratch` has room for the largest file. Stops no writer."""
+        ...
+
+    def is_member(self, name: str) -> bool:
+        """Whether a copy of this store may hold a file of that name."""
+        ...
+
+    def adopt(self, *, force: bool) -> AbstractContextManager[tuple[Path, list[Path]]]:
+        """Yield a place for a copy's files, and a list for where the old store went.
+
+        What is there when the block ends well is the store from then on; on an exception nothing
+        has changed. Raises `ConflictError` while the store is in use, or when there is one already
+        and not `force`.
+        """
+        ...
+
+    def settle(self, staging: Path, notes: Mapping[str, Any]) -> None:
+        """Make the files of a copy one store, unlike every state that caches may know."""
+        ...
+
+    def verify(self, *, quick: bool, progress: Callable[[str, int, int], None]) -> Verdict:
+        """Check everything, beside a server too; `quick` leaves texts and vectors unread.
+
+        `progress` is told what is looked at, how many documents are done, and of how many.
+        """
         ...
 
 

@@ -8,6 +8,7 @@ the source file, is the quoted text; for PDF, DOCX and HTML it is the extracted 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -30,12 +31,14 @@ __all__ = [
     "DenseResult",
     "Document",
     "FetchedFile",
+    "Finding",
     "Hit",
     "Int8Matrix",
     "Job",
     "JobKind",
     "JobStage",
     "JobState",
+    "Member",
     "Metadata",
     "MetadataValue",
     "PageSpan",
@@ -48,6 +51,7 @@ __all__ = [
     "Upload",
     "Vector",
     "Vectors",
+    "Verdict",
 ]
 
 MetadataValue: TypeAlias = str | int | float | bool | list[str]
@@ -203,6 +207,33 @@ class Document:
     metadata: Metadata
     created_at: float
     updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a backup; `pieces` are `size_bytes` in all."""
+
+    name: str
+    size_bytes: int
+    pieces: Iterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with stored data: which check found it, where, what it is, what to do."""
+
+    check: str
+    where: str
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check of stored data found, and how much it looked at."""
+
+    findings: tuple[Finding, ...]
+    checked: dict[str, int]
 
 
 class JobStage(StrEnum):

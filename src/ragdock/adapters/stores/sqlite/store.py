@@ -34,6 +34,7 @@ from ragdock.adapters.stores.sqlite.migrations import CATALOGUE
 from ragdock.adapters.stores.sqlite.owners import Owners
 from ragdock.adapters.stores.sqlite.peek import Peeker
 from ragdock.adapters.stores.sqlite.purging import Purger
+from ragdock.adapters.stores.sqlite.residence import Residence
 from ragdock.adapters.stores.sqlite.texts import StoredPart, text_pieces, to_document
 from ragdock.errors import (
     ConfigurationError,
@@ -86,7 +87,12 @@ class SqliteStore:
         self._directory = directory
         self._files_directory = directory / "collections"
         _make_writable(self._files_directory)
-        self._catalogue = Database(directory / "catalogue.db", CATALOGUE, cache_mb=4)
+        self._residence = Residence(directory)
+        try:
+            self._catalogue = Database(directory / "catalogue.db", CATALOGUE, cache_mb=4)
+        except BaseException:
+            self._residence.close()
+            raise
         self._owners = Owners(directory / "owners")
         self._ledger = Ledger(
             self._catalogue, self._owners, clock or SystemClock(), max_attempts=max_attempts
@@ -107,6 +113,7 @@ class SqliteStore:
         self._contents.close()
         self._catalogue.close()
         self._owners.close()
+        self._residence.close()
 
     def ping(self) -> None:
         """Read the catalogue and test that the disk takes a byte."""
