@@ -205,6 +205,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         add(admin, PLANS, HIDDEN_ID, collection=HIDDEN, filename=HIDDEN_ID)
         add(admin, "An ordinary text.", OWN_ID, collection=OWN, filename=OWN_ID)
         world.job = admin.get("/v1/jobs", params={"collection": HIDDEN}).json()["jobs"][0]["id"]
+        # What he asks is in the cache, where somebody else could find it.
+        for route in ("POST /v1/search", "POST /v1/ask"):
+            for ask in asks(route):
+                for _ in range(2):
+                    assert world.send(route, ask, ADMIN_KEY, HIDDEN).status_code == 200
         yield world
 
 
