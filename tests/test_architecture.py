@@ -44,7 +44,9 @@ ARROWS: dict[str, set[str]] = {
 PLACES: dict[str, tuple[str, ...]] = {
     "apsw": ("adapters/stores/sqlite",),
     "fastapi": ("api",),
+    "httpcore2": ("adapters/fetchers",),
     "httpx2": ("adapters", "cli"),
+    "idna": ("core/weburls.py",),
     "numpy": ("adapters", "core", "services", "types.py"),
     "onnx": ("adapters/embedders/minilm_build.py", "adapters/embedders/minilm_graph.py"),
     "onnxruntime": ("adapters/embedders",),
@@ -52,13 +54,13 @@ PLACES: dict[str, tuple[str, ...]] = {
     "pydantic": ("api", "settings.py"),
     "pydantic_settings": ("settings.py",),
     "pypdfium2": ("adapters/parsers",),
-    "redis": ("adapters/caches",),
+    "redis": ("adapters/caches", "adapters/limits", "adapters/redis_link.py"),
     "rich": ("cli",),
     "selectolax": ("adapters/parsers",),
     "simsimd": ("adapters/stores/sqlite",),
     "starlette": ("api",),
     "typer": ("cli",),
-    "uvicorn": ("api/server.py",),
+    "uvicorn": ("api/server.py", "api/protocol.py"),
 }
 """Where each foreign package may be imported; one that is not listed may be imported nowhere."""
 

@@ -9,6 +9,8 @@
     │   ├── ConflictError      it exists already, or is in another state
     │   └── TooLargeError      over a limit
     ├── DocumentError          a document's bytes can't become text (a failed job's reason)
+    ├── GivenUpError           nobody waits any more: the request is late, or its caller has left
+    ├── FetchError             a URL can't be fetched
     ├── UnavailableError       a dependency or a limit refuses for now; says when to come back
     │   ├── StoreError
     │   ├── EmbedderError
@@ -28,8 +30,10 @@ __all__ = [
     "ConflictError",
     "DocumentError",
     "EmbedderError",
+    "FetchError",
     "ForbiddenError",
     "GeneratorError",
+    "GivenUpError",
     "InputError",
     "IntegrityError",
     "NotFoundError",
@@ -106,6 +110,18 @@ class DocumentError(RagdockError):
     code = "unreadable"
 
 
+class FetchError(RagdockError):
+    """A URL can't be fetched; tells nothing of a network that the caller can't see itself."""
+
+    code = "fetch_failed"
+
+
+class GivenUpError(RagdockError):
+    """Nobody waits any more for what is being worked on."""
+
+    code = "deadline_exceeded"
+
+
 class UnavailableError(RagdockError):
     """Refused for now; `retry_after_seconds` tells when it is worth coming back."""
 
@@ -165,5 +181,8 @@ def collection_not_found(name: str) -> NotFoundError:
 
 
 def job_not_found() -> NotFoundError:
-    """The error for a job that doesn't exist, or doesn't for the caller."""
+    """The error for a job that doesn't exist, or doesn't for the caller.
+
+    Its number isn't told: to the caller the job has another name, or none.
+    """
     return NotFoundError("There is no such job.", field="path.job_id")

@@ -227,21 +227,21 @@ class TenantStore:
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
+    ) -> tuple[Job, ...]:
         """The caller's jobs that changed since."""
         visible = _visible.get()
-        if collections is not None:
+        if collections is None and visible is not None:
+            collections = sorted(visible)
+        elif collections is not None:
             collections = [self._own(name) for name in collections]
-        elif visible is not None:
-            collections = [name for name in sorted(visible) if self._exists(name)]
         return self._store.job_changes(after, collections=collections, limit=limit)
 
     def workers(self) -> tuple[str, ...]:
-        """The workers that are alive."""
+        """The owners of claims that are alive."""
         return self._store.workers()
 
     def secret(self, name: str) -> bytes:
-        """Random bytes of that name."""
+        """Random bytes of that name, the same for every process."""
         return self._store.secret(name)
 
     def unsettled(
@@ -255,7 +255,7 @@ class TenantStore:
         return self._store.queue_depth()
 
     def queue_bytes(self) -> int:
-        """How much everybody's unfinished uploads are."""
+        """Everybody's unfinished uploads, for limits."""
         return self._store.queue_bytes()
 
     # Documents
@@ -275,7 +275,7 @@ class TenantStore:
         return self._store.document_text(self._own(collection), document_id)
 
     def document_parts(self, collection: str, document_id: str) -> Iterator[ParsedDocument]:
-        """The document as it was committed."""
+        """The document as it was committed, part by part."""
         return self._store.document_parts(self._own(collection), document_id)
 
     def delete_document(self, collection: str, document_id: str) -> None:

@@ -33,11 +33,12 @@ from ragdock.api.uploads import (
     too_many_files,
 )
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services
+from ragdock.core.ids import PublicIds
 from ragdock.errors import InputError, NotFoundError, UnavailableError
 from ragdock.settings import Settings
 from ragdock.types import Document, Job, JobKind, JobState, Right, Upload
 
-__all__ = ["router"]
+__all__ = ["finished", "router", "waited"]
 
 _UNFINISHED: Final = (JobState.PENDING, JobState.PROCESSING)
 _FIRST_LOOK_SECONDS: Final = 0.01
@@ -208,15 +209,15 @@ async def _accept(
 ) -> Response:
     jobs = await gate.run(services.ingester.submit, collection, uploads)
     if wait:
-        jobs = await _waited(request, services, gate, jobs)
+        jobs = await waited(request, services, gate, jobs)
     failed = [job for job in jobs if job.state is JobState.FAILED]
     if failed and len(failed) == len(jobs):
         return _all_failed(failed)
-    body = AcceptedList(documents=[Accepted.of(job) for job in jobs])
-    return JSONResponse(body.model_dump(mode="json"), 200 if wait and _finished(jobs) else 202)
+    body = AcceptedList(documents=[Accepted.of(job, services.ids) for job in jobs])
+    return JSONResponse(body.model_dump(mode="json"), 200 if wait and finished(jobs) else 202)
 
 
-async def _waited(
+async def waited(
     request: Request, services: Services, gate: GateOf, jobs: tuple[Job, ...]
 ) -> tuple[Job, ...]:
     """The jobs once they are finished, or as they are when the time is over.
@@ -231,7 +232,7 @@ async def _waited(
     pause_seconds = _FIRST_LOOK_SECONDS
     try:
         async with asyncio.timeout(services.settings.wait_timeout_seconds):
-            while not _finished(jobs):
+            while not finished(jobs):
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 1.5, _LONGEST_PAUSE_SECONDS)
                 with suppress(UnavailableError):
@@ -245,7 +246,8 @@ async def _waited(
     return jobs
 
 
-def _finished(jobs: Sequence[Job]) -> bool:
+def finished(jobs: Sequence[Job]) -> bool:
+    """Whether there is nothing to wait for."""
     return all(job.state not in _UNFINISHED for job in jobs)
 
 
@@ -279,19 +281,22 @@ def _document(services: Services, collection: str, document_id: str) -> Document
     newest = services.store.jobs(collection=collection, document_id=document_id, limit=1)
     job = newest[0] if newest and _is_unsettled(newest[0]) else None
     try:
-        return _settled(services.store.document(collection, document_id), job)
+        return _settled(services.store.document(collection, document_id), job, services.ids)
     except NotFoundError:
         if job is None:
             raise
-        return DocumentBody.of_job(job)
+        return DocumentBody.of_job(job, services.ids)
 
 
 def _page(services: Services, collection: str, limit: int, after: str | None) -> DocumentList:
     unsettled = services.store.unsettled(collection, after=after, limit=limit + 1)
     searchable = services.store.documents(collection, after=after, limit=limit + 1)
     jobs = {job.document_id: job for job in unsettled}
-    bodies = {job.document_id: DocumentBody.of_job(job) for job in unsettled}
-    bodies |= {document.id: _settled(document, jobs.get(document.id)) for document in searchable}
+    ids = services.ids
+    bodies = {job.document_id: DocumentBody.of_job(job, ids) for job in unsettled}
+    bodies |= {
+        document.id: _settled(document, jobs.get(document.id), ids) for document in searchable
+    }
     # Each side holds its first limit + 1, so the first `limit` of both together are complete.
     ordered = [bodies[key] for key in sorted(bodies)]
     page = ordered[:limit]
@@ -302,7 +307,7 @@ def _is_unsettled(job: Job) -> bool:
     return job.kind is JobKind.INDEX and job.state in (*_UNFINISHED, JobState.FAILED)
 
 
-def _settled(document: Document, job: Job | None) -> DocumentBody:
+def _settled(document: Document, job: Job | None, ids: PublicIds) -> DocumentBody:
     """A searchable document, with the state of a later write if there is one."""
     later = job is not None and job.id > document.version
-    return DocumentBody.of(document, job if later else None)
+    return DocumentBody.of(document, job if later else None, ids)

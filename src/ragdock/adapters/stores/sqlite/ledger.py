@@ -23,11 +23,10 @@ from ragdock.adapters.stores.sqlite.ledger_rows import (
     OPEN,
     job_of,
     next_change,
-    no_job,
     read_one,
 )
 from ragdock.adapters.stores.sqlite.owners import Owners
-from ragdock.errors import ConflictError, NotFoundError
+from ragdock.errors import ConflictError, NotFoundError, job_not_found
 from ragdock.types import Job, JobKind, JobStage, JobState, Upload
 
 __all__ = ["Ledger"]
@@ -379,7 +378,7 @@ class Ledger:
         """One row."""
         rows = self._catalogue.query(f"SELECT {COLUMNS} {FROM} WHERE l.id = ?", (job_id,))
         if not rows:
-            raise no_job()
+            raise job_not_found()
         return job_of(rows[0])
 
     def last_change(self) -> int:
@@ -388,10 +387,10 @@ class Ledger:
 
     def changes(
         self, after: int, collection_ids: Sequence[str] | None, limit: int
-    ) -> tuple[tuple[int, Job], ...]:
+    ) -> tuple[Job, ...]:
         """Rows that changed since, each once, as they are now, in the order of their changes."""
         rows = self._catalogue.query(
-            f"SELECT {COLUMNS}, l.change {FROM} WHERE l.change > ? "
+            f"SELECT {COLUMNS} {FROM} WHERE l.change > ? "
             "AND (? IS NULL OR l.collection_id IN (SELECT value FROM json_each(?))) "
             "ORDER BY l.change LIMIT ?",
             (
@@ -400,7 +399,7 @@ class Ledger:
                 limit,
             ),
         )
-        return tuple((row[-1], job_of(row)) for row in rows)
+        return tuple(map(job_of, rows))
 
     def jobs(
         self,
@@ -453,6 +452,11 @@ class Ledger:
         counts = dict.fromkeys((JobState.PENDING, JobState.PROCESSING, JobState.FAILED), 0)
         counts.update({JobState(state): count for state, count in rows})
         return counts
+
+    def is_open(self, job_id: int) -> bool:
+        """Whether the job is known and unfinished."""
+        sql = f"SELECT 1 FROM ledger WHERE id = ? AND state IN {OPEN}"
+        return bool(self._catalogue.query(sql, (job_id,)))
 
     def open_bytes(self) -> int:
         """How much the unfinished uploads are together."""
