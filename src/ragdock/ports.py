@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
-from ragdock.core.gcra import Limit, Verdict
+from ragdock.core.gcra import Limit
+from ragdock.core.gcra import Verdict as Granted
 from ragdock.types import (
     ApiKey,
     Chunk,
@@ -521,7 +522,7 @@ class RateLimiter(Protocol):
         """Whether `take` would answer without waiting, so that the event loop may call it."""
         ...
 
-    def take(self, limit: Limit, wanted: int = 1) -> Verdict:
+    def take(self, limit: Limit, wanted: int = 1) -> Granted:
         """Grant up to `wanted` requests to the limit's holder."""
         ...
 
