@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
-from ragdock.api.auth import requires
+from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_body, json_schema, parse_json
 from ragdock.api.deps import CollectionQuery, GateOf, ServicesOf
 from ragdock.api.gate import Gate
@@ -28,7 +28,7 @@ FETCHES_AT_ONCE: Final = 4
 """Each holds a place of its own gate, so that slow hosts can't starve searches."""
 _SLACK_SECONDS: Final = 1.0
 
-router = APIRouter(prefix="/v1/urls", tags=["documents"])
+router = guarded_router("/v1/urls", tags=["documents"])
 
 Fetched = Upload | FetchError
 
