@@ -23,7 +23,7 @@ from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
 from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
-from ragdock.services.ingest import Ingester
+from ragdock.services.ingest import Ingester, Workers
 from ragdock.services.keys import Keys
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
@@ -58,11 +58,16 @@ class Services:
 
 @contextmanager
 def open_services(
-    settings: Settings, *, work: bool = True, embedder: Embedder | None = None
+    settings: Settings,
+    *,
+    work: bool = True,
+    serve: bool = True,
+    embedder: Embedder | None = None,
 ) -> Iterator[Services]:
     """Build the services, open to close in reverse order.
 
-    `work` starts the ingestion worker; `embedder` replaces the configured one (tests).
+    `work` starts the ingestion worker, and `serve` says that requests are answered as well;
+    `embedder` replaces the configured one (tests).
     Raises `ConfigurationError` when the settings, the data directory or the model won't do.
     """
     with ExitStack() as stack:
@@ -118,9 +123,13 @@ def open_services(
         ]
         if work:
             dependencies.append(Dependency("worker", ingester.ping, required=True))
-        if settings.redis_host is not None:
+        elif serve:
+            # Answers don't depend on it, so the server stays in service.
+            workers = Workers(store)
+            dependencies.append(Dependency("workers", workers.ping, required=False))
+        if serve and settings.redis_host is not None:
             dependencies.append(Dependency("redis", cache.ping, required=False))
-        if generator is not None:
+        if serve and generator is not None:
             dependencies.append(
                 Dependency("llm", generator.ping, required=False, fresh_seconds=LLM_FRESH_SECONDS)
             )
@@ -146,7 +155,8 @@ def open_services(
         )
         if work:
             ingester.start()
-            stack.callback(ingester.stop, settings.ingest_shutdown_seconds)
+            seconds = settings.ingest_shutdown_seconds if serve else settings.shutdown_seconds
+            stack.callback(ingester.stop, seconds)
         yield services
 
 

@@ -59,12 +59,14 @@ def until(condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
 
 
 class ServerProcess:
-    """`ragdock.api.server.run` in a process of its own, on a free port.
+    """`ragdock.api.server.run`, or `run_worker`, in a process of its own, on a free port.
 
     Embeds with `HashEmbedder` unless `hashed` is False. Its output is kept in `log`.
     """
 
-    def __init__(self, data_dir: Path, *, hashed: bool = True, **environment: object) -> None:
+    def __init__(
+        self, data_dir: Path, *, hashed: bool = True, worker: bool = False, **environment: object
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data_dir.with_name(f"{data_dir.name}-{self.port}.log")
@@ -76,7 +78,7 @@ class ServerProcess:
             **({"RAG_MIN_SCORE": "0"} if hashed else {}),
             **{name: str(value) for name, value in environment.items()},
         }
-        self._hashed = hashed
+        self._arguments = ["--hashed"] * hashed + ["--worker"] * worker
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> ServerProcess:
@@ -85,7 +87,7 @@ class ServerProcess:
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "support.serve", *(["--hashed"] if self._hashed else [])],
+                [sys.executable, "-m", "support.serve", *self._arguments],
                 env={**kept, **self._environment, "PYTHONPATH": path},
                 cwd=self.log.parent,  # Where no `.env` is.
                 stdout=log,

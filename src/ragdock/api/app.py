@@ -42,7 +42,9 @@ def create_app(settings: Settings, *, embedder: Embedder | None = None) -> FastA
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
-            services = stack.enter_context(open_services(settings, embedder=embedder))
+            services = stack.enter_context(
+                open_services(settings, work=settings.ingest, embedder=embedder)
+            )
             services.keys.require_some()
             _warn_when_open(services)
             services.keys.start()

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ragdock import __version__
-from ragdock.cli import documents, ingest, query, server, tools
+from ragdock.cli import documents, ingest, query, server, tools, worker
 from ragdock.cli.output import emit, note
 from ragdock.errors import ConfigurationError, InputError, RagdockError
 
@@ -46,6 +46,7 @@ def _root(
 
 
 server.register(app)
+worker.register(app)
 ingest.register(app)
 query.register(app)
 documents.register(app)

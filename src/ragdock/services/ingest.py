@@ -29,11 +29,12 @@ from ragdock.ports import Embedder, Metrics, Parser, Store
 from ragdock.services.threads import DaemonPool
 from ragdock.types import Chunk, Job, JobStage, JobState, ParsedDocument, Upload, Vectors
 
-__all__ = ["Ingester", "embedded_text", "passages", "token_counter"]
+__all__ = ["Ingester", "Workers", "embedded_text", "passages", "token_counter"]
 
 HEARTBEAT_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 0.5
 CHANGES_AT_ONCE: Final = 500
+UNSERVED_SECONDS: Final = 5.0
 SAMPLE_CHARACTERS: Final = 4_000
 FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
@@ -327,6 +328,30 @@ class Ingester:
         except Exception:
             log.exception("%s failed", what)
             self._stopping.wait(IDLE_SECONDS)
+
+
+class Workers:
+    """The workers in other processes, as a server sees them that leaves the work to them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._unserved_since: float | None = None
+
+    def ping(self) -> None:
+        """Return unless documents have been waiting for a while and no worker lives."""
+        depth = self._store.queue_depth()
+        n_waiting = depth[JobState.PENDING] + depth[JobState.PROCESSING]
+        if not n_waiting or self._store.workers():
+            self._unserved_since = None
+            return
+        now = time.monotonic()
+        if self._unserved_since is None:
+            self._unserved_since = now
+        if now - self._unserved_since >= UNSERVED_SECONDS:
+            raise UnavailableError(
+                f"{n_waiting} documents wait and no worker runs: start `ragdock worker` on the "
+                "same data directory, or set RAG_INGEST=true."
+            )
 
 
 class _Withdrawn(Exception):  # noqa: N818 (not an error)
