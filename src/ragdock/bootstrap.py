@@ -27,7 +27,7 @@ from ragdock.ports import Cache, Embedder, Fetcher, Generator, Keeper, Metrics, 
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
 from ragdock.services.fetching import UrlReader
-from ragdock.services.ingest import Ingester
+from ragdock.services.ingest import Ingester, Workers
 from ragdock.services.keys import Keys
 from ragdock.services.limits import Limits, default_rates
 from ragdock.services.readiness import Dependency, Readiness
@@ -68,13 +68,14 @@ def open_services(
     settings: Settings,
     *,
     work: bool = True,
+    serve: bool = True,
     embedder: Embedder | None = None,
     fetcher: Fetcher | None = None,
 ) -> Iterator[Services]:
     """Build the services, open to close in reverse order.
 
-    `work` starts the ingestion worker; `embedder` and `fetcher` replace the configured ones
-    (tests).
+    `work` starts the ingestion worker, and `serve` says that requests are answered as well;
+    `embedder` and `fetcher` replace the configured ones (tests).
     Raises `ConfigurationError` when the settings, the data directory or the model won't do.
     """
     with ExitStack() as stack:
@@ -134,9 +135,13 @@ def open_services(
         ]
         if work:
             dependencies.append(Dependency("worker", ingester.ping, required=True))
-        if settings.redis_host is not None:
+        elif serve:
+            # Answers don't depend on it, so the server stays in service.
+            workers = Workers(store)
+            dependencies.append(Dependency("workers", workers.ping, required=False))
+        if serve and settings.redis_host is not None:
             dependencies.append(Dependency("redis", cache.ping, required=False))
-        if generator is not None:
+        if serve and generator is not None:
             dependencies.append(
                 Dependency("llm", generator.ping, required=False, fresh_seconds=LLM_FRESH_SECONDS)
             )
@@ -164,7 +169,8 @@ def open_services(
         )
         if work:
             ingester.start()
-            stack.callback(ingester.stop, settings.ingest_shutdown_seconds)
+            seconds = settings.ingest_shutdown_seconds if serve else settings.shutdown_seconds
+            stack.callback(ingester.stop, seconds)
         yield services
 
 

@@ -66,7 +66,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, ConnectionRules]]:
         with ExitStack() as stack:
             services = stack.enter_context(
-                open_services(settings, embedder=embedder, fetcher=fetcher)
+                open_services(settings, work=settings.ingest, embedder=embedder, fetcher=fetcher)
             )
             services.keys.require_some()
             _warn_when_open(services)
