@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 
 from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_schema
+from ragdock.api.clock import request_clock
 from ragdock.api.deps import CollectionQuery, DocumentId, GateOf, ServicesOf
 from ragdock.api.fields import DOCUMENT_ID, MetadataObject
 from ragdock.api.problems import problem, problem_responses
@@ -230,6 +231,10 @@ async def waited(
         return jobs
     state.n_waiting += 1
     pause_seconds = _FIRST_LOOK_SECONDS
+    clock = request_clock.get()
+    if clock is not None:
+        clock.work(services.settings.wait_timeout_seconds)
+        clock.watch()
     try:
         async with asyncio.timeout(services.settings.wait_timeout_seconds):
             while not finished(jobs):
@@ -240,7 +245,7 @@ async def waited(
     except TimeoutError:
         log.debug("the wait for documents timed out")
     except asyncio.CancelledError:
-        log.info("the server stops while a client waits for documents")
+        log.info("the server stops, or a client leaves, while it waits for documents")
     finally:
         state.n_waiting -= 1
     return jobs
