@@ -28,6 +28,7 @@ from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
 from ragdock.services.fetching import UrlReader
 from ragdock.services.ingest import Ingester, Workers
+from ragdock.services.intake import Intake
 from ragdock.services.keys import Keys
 from ragdock.services.limits import Limits, default_rates
 from ragdock.services.readiness import Dependency, Readiness
@@ -56,6 +57,7 @@ class Services:
     retriever: Retriever
     answerer: Answerer
     ingester: Ingester
+    intake: Intake
     limits: Limits
     readiness: Readiness
     urls: UrlReader | None
@@ -118,6 +120,7 @@ def open_services(
             fingerprint=fingerprint,
             n_candidates=settings.candidates,
         )
+        intake = Intake(store, metrics, settings.max_queue_mb)
         ingester = Ingester(
             store,
             parser,
@@ -161,6 +164,7 @@ def open_services(
                 min_score=settings.min_score,
             ),
             ingester=ingester,
+            intake=intake,
             limits=_limits(settings, metrics, stack),
             readiness=Readiness(tuple(dependencies), metrics),
             urls=_url_reader(settings, store, metrics, fetcher),
