@@ -750,8 +750,12 @@ def test_a_large_file_is_never_whole_in_memory(server: ScriptedServer, tmp_path:
                 {
                     "documents": [
                         {
-                            "id": "large.md", "filename": "large.md", "status": "done",
-                            "job_id": 1, "outcome": "indexed", "error": None,
+                            "id": "large.md",
+                            "filename": "large.md",
+                            "status": "done",
+                            "job_id": 1,
+                            "outcome": "indexed",
+                            "error": None,
                         }
                     ]
                 }
@@ -850,6 +854,19 @@ def test_pages_that_never_end_are_cut(
     assert "larger than 1 MiB" in run("ingest", f"{site.url}/big")[2]
     monkeypatch.setattr("ragdock.cli.web.TIMEOUT_SECONDS", 0.0)
     assert "took longer than 0 seconds" in run("ingest", f"{site.url}/guide")[2]
+
+
+def test_only_folders_are_watched(run: Run, folder: Path) -> None:
+    """Files, URLs, dry runs and ids by content don't go with --watch."""
+    for options in (
+        ("docs/a.md",),
+        ("http://a.example/",),
+        ("docs", "--dry-run"),
+        ("docs", "--id-from", "content"),
+    ):
+        code, _, err = run("ingest", *options, "--watch")
+        assert code == 2
+        assert "--watch follows folders" in err
 
 
 def test_nothing_to_send_is_exit_1(run: Run, server: ScriptedServer, folder: Path) -> None:
