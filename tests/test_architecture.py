@@ -48,6 +48,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "httpcore2": ("adapters/fetchers",),
     "httpx2": ("adapters", "cli"),
     "idna": ("core/weburls.py",),
+    "pathspec": ("cli/ignoring.py",),
     "numpy": ("adapters", "core", "services", "types.py"),
     "onnx": ("adapters/embedders/minilm_build.py", "adapters/embedders/minilm_graph.py"),
     "onnxruntime": ("adapters/embedders",),
@@ -63,6 +64,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "starlette": ("api",),
     "typer": ("cli",),
     "uvicorn": ("api/server.py", "api/protocol.py"),
+    "watchfiles": ("cli/watch.py",),
 }
 """Where each foreign package may be imported; one that is not listed may be imported nowhere."""
 
