@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ragdock import __version__
-from ragdock.cli import documents, ingest, keeping, keys, query, server, tools
+from ragdock.cli import documents, ingest, keeping, keys, query, server, tools, worker
 from ragdock.cli.options import add_key_file
 from ragdock.cli.output import emit, note
 from ragdock.errors import ConfigurationError, InputError, RagdockError
@@ -47,6 +47,7 @@ def _root(
 
 
 server.register(app)
+worker.register(app)
 ingest.register(app)
 query.register(app)
 documents.register(app)
