@@ -6,32 +6,37 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ragdock.adapters.caches.memory import MemoryCache
 from ragdock.adapters.caches.redis import RedisCache
 from ragdock.adapters.caches.tiered import NEAR_TTL_SECONDS, TieredCache
 from ragdock.adapters.embedders.minilm import MiniLmEmbedder
+from ragdock.adapters.limits.memory import MemoryLimiter
+from ragdock.adapters.limits.redis import RedisLimiter
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
-from ragdock.adapters.stores.sqlite import SqliteStore
+from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
 from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
 from ragdock.core.ids import PublicIds
 from ragdock.core.lead import LEAD_ID
-from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
-from ragdock.ports import Cache, Embedder, Generator, Metrics, Store
+from ragdock.errors import ConfigurationError, ConflictError, InputError, NotFoundError
+from ragdock.ports import Cache, Embedder, Fetcher, Generator, Keeper, Metrics, RateLimiter, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
+from ragdock.services.fetching import UrlReader
 from ragdock.services.ingest import Ingester, Workers
 from ragdock.services.keys import Keys
+from ragdock.services.limits import Limits, default_rates
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
 from ragdock.services.tenancy import TenantStore
 from ragdock.settings import Settings, cpu_quota
 from ragdock.types import JobState
 
-__all__ = ["DEFAULT_COLLECTION", "Services", "open_keys", "open_services"]
+__all__ = ["DEFAULT_COLLECTION", "Services", "keeper_of", "open_keys", "open_services"]
 
 DEFAULT_COLLECTION = "default"
 LLM_FRESH_SECONDS = 15.0
@@ -51,7 +56,9 @@ class Services:
     retriever: Retriever
     answerer: Answerer
     ingester: Ingester
+    limits: Limits
     readiness: Readiness
+    urls: UrlReader | None
     fingerprint: str
     ids: PublicIds
 
@@ -63,11 +70,12 @@ def open_services(
     work: bool = True,
     serve: bool = True,
     embedder: Embedder | None = None,
+    fetcher: Fetcher | None = None,
 ) -> Iterator[Services]:
     """Build the services, open to close in reverse order.
 
     `work` starts the ingestion worker, and `serve` says that requests are answered as well;
-    `embedder` replaces the configured one (tests).
+    `embedder` and `fetcher` replace the configured ones (tests).
     Raises `ConfigurationError` when the settings, the data directory or the model won't do.
     """
     with ExitStack() as stack:
@@ -90,7 +98,11 @@ def open_services(
         generator = _generator(settings)
         if generator is not None:
             stack.callback(generator.close)
-        parser = ParserPool(settings.parse_timeout_seconds, settings.parse_memory_mb)
+        parser = ParserPool(
+            settings.parse_timeout_seconds,
+            settings.parse_memory_mb,
+            max_pages=settings.max_pages,
+        )
         stack.callback(parser.close)
 
         fingerprint = f"{embedder.id}/{embedder.dim}/{CHUNKER_ID}+{LEAD_ID}/{settings.chunk_tokens}"
@@ -149,7 +161,9 @@ def open_services(
                 min_score=settings.min_score,
             ),
             ingester=ingester,
+            limits=_limits(settings, metrics, stack),
             readiness=Readiness(tuple(dependencies), metrics),
+            urls=_url_reader(settings, store, metrics, fetcher),
             fingerprint=fingerprint,
             ids=PublicIds(store.secret("public-ids")),
         )
@@ -158,6 +172,11 @@ def open_services(
             seconds = settings.ingest_shutdown_seconds if serve else settings.shutdown_seconds
             stack.callback(ingester.stop, seconds)
         yield services
+
+
+def keeper_of(data_dir: Path) -> Keeper:
+    """Who copies, restores and checks the store in a data directory."""
+    return SqliteKeeper(data_dir)
 
 
 @contextmanager
@@ -212,6 +231,27 @@ def _generator(settings: Settings) -> Generator | None:
     )
 
 
+def _url_reader(
+    settings: Settings, store: Store, metrics: Metrics, fetcher: Fetcher | None
+) -> UrlReader | None:
+    if not settings.fetch_urls:
+        return None
+    if fetcher is None:
+        # Imported when wanted: a server that fetches nothing needs no HTTP client in memory.
+        from ragdock.adapters.fetchers.http import HttpFetcher
+
+        try:
+            fetcher = HttpFetcher(
+                max_bytes=settings.max_upload_mb * 2**20, hosts=settings.fetch_hosts
+            )
+        except InputError:
+            raise ConfigurationError(
+                f"RAG_FETCH_HOSTS={settings.fetch_hosts!r} isn't a list of host names such as "
+                "docs.example.org,*.example.com."
+            ) from None
+    return UrlReader(fetcher, store, metrics)
+
+
 def _cache(settings: Settings, metrics: Metrics) -> Cache:
     near = MemoryCache(settings.cache_memory_mb * 1024 * 1024)
     if settings.redis_host is None or settings.cache_ttl_seconds == 0:
@@ -227,6 +267,25 @@ def _cache(settings: Settings, metrics: Metrics) -> Cache:
     )
     ttl_seconds = min(NEAR_TTL_SECONDS, settings.cache_ttl_seconds)
     return TieredCache(near, far, near_ttl_seconds=ttl_seconds)
+
+
+def _limits(settings: Settings, metrics: Metrics, stack: ExitStack) -> Limits:
+    key_rate, address_rate = default_rates(
+        settings.environment, settings.rate_per_minute, settings.address_rate_per_minute
+    )
+    limiter: RateLimiter = MemoryLimiter()
+    if settings.redis_host is not None:
+        password = settings.redis_password
+        limiter = RedisLimiter(
+            settings.redis_host,
+            settings.redis_port,
+            password=password.get_secret_value() if password else None,
+            db=settings.redis_db,
+            timeout_seconds=settings.redis_timeout_seconds,
+            metrics=metrics,
+        )
+    stack.callback(limiter.close)
+    return Limits(limiter, metrics, key_rate=key_rate, address_rate=address_rate)
 
 
 def _profile(settings: Settings) -> FusionProfile:

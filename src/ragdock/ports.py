@@ -6,40 +6,53 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
+from ragdock.core.gcra import Limit
+from ragdock.core.gcra import Verdict as Granted
 from ragdock.types import (
     ApiKey,
     Chunk,
     Collection,
     DenseResult,
     Document,
+    FetchedFile,
     Hit,
     Job,
     JobStage,
     JobState,
+    Member,
     ParsedDocument,
     ScoredChunk,
     SpooledFile,
     Upload,
     Vector,
     Vectors,
+    Verdict,
 )
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = [
+    "AuditLog",
     "Cache",
     "Embedder",
+    "Fetcher",
     "Generator",
+    "Keeper",
     "KeyStore",
     "Metrics",
     "Parser",
+    "RateLimiter",
     "Reader",
     "Spool",
     "Store",
+    "StoreCopy",
 ]
 
 
@@ -295,6 +308,55 @@ class Store(Protocol):
         ...
 
 
+class StoreCopy(Protocol):
+    """A store's files as of now, which fit together though others write meanwhile."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much it will be."""
+        ...
+
+    def members(self) -> Iterator[Member]:
+        """Every file; each is to be read before the next is asked for."""
+        ...
+
+    def notes(self) -> dict[str, Any]:
+        """What `Keeper.settle` needs, and counts, as JSON; complete after the last member."""
+        ...
+
+
+class Keeper(Protocol):
+    """A store as a whole: copied, put back, checked; needs no open `Store`."""
+
+    def copy(self, scratch: Path) -> StoreCopy:
+        """Copy what there is; `scratch` has room for the largest file. Stops no writer."""
+        ...
+
+    def is_member(self, name: str) -> bool:
+        """Whether a copy of this store may hold a file of that name."""
+        ...
+
+    def adopt(self, *, force: bool) -> AbstractContextManager[tuple[Path, list[Path]]]:
+        """Yield a place for a copy's files, and a list for where the old store went.
+
+        What is there when the block ends well is the store from then on; on an exception nothing
+        has changed. Raises `ConflictError` while the store is in use, or when there is one already
+        and not `force`.
+        """
+        ...
+
+    def settle(self, staging: Path, notes: Mapping[str, Any]) -> None:
+        """Make the files of a copy one store, unlike every state that caches may know."""
+        ...
+
+    def verify(self, *, quick: bool, progress: Callable[[str, int, int], None]) -> Verdict:
+        """Check everything, beside a server too; `quick` leaves texts and vectors unread.
+
+        `progress` is told what is looked at, how many documents are done, and of how many.
+        """
+        ...
+
+
 class KeyStore(Protocol):
     """API keys, durable and shared by all processes; rows are revoked, never removed."""
 
@@ -449,6 +511,43 @@ class Parser(Protocol):
 
     def close(self) -> None:
         """End child processes."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Counts requests, for all who share it; never raises."""
+
+    @property
+    def instant(self) -> bool:
+        """Whether `take` would answer without waiting, so that the event loop may call it."""
+        ...
+
+    def take(self, limit: Limit, wanted: int = 1) -> Granted:
+        """Grant up to `wanted` requests to the limit's holder."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Where it is recorded who did what."""
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append one record, which holds what JSON can; raises `OSError` when that fails."""
+        ...
+
+    def close(self) -> None:
+        """Release files."""
+        ...
+
+
+class Fetcher(Protocol):
+    """Content from URLs that strangers name."""
+
+    def fetch(self, url: str, write: Callable[[bytes], None], deadline: float) -> FetchedFile:
+        """Hand the content to `write` by `deadline` (monotonic clock); raises `FetchError`."""
         ...
 
 

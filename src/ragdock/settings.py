@@ -145,6 +145,13 @@ class Settings(BaseSettings):
     max_waiting: int = _env(
         "RAG_MAX_WAITING", 256, "Requests waiting for that; more get 503.", ge=0, le=65536
     )
+    max_connections: int = _env(
+        "RAG_MAX_CONNECTIONS",
+        1000,
+        "Open connections of a server process; idle ones make room for new ones.",
+        ge=16,
+        le=100_000,
+    )
     ingest: bool = _env(
         "RAG_INGEST", True, "Whether the server processes documents; false beside `ragdock worker`."
     )
@@ -218,7 +225,9 @@ class Settings(BaseSettings):
         "RAG_REQUEST_TIMEOUT_SECONDS", 60.0, "Longest work on one request; then 503."
     )
     body_timeout_seconds: Seconds = _env(
-        "RAG_BODY_TIMEOUT_SECONDS", 20.0, "Longest wait for the next piece of a body; then 408."
+        "RAG_BODY_TIMEOUT_SECONDS",
+        20.0,
+        "Longest wait for a header, for the next piece of a body (then 408), for a slow reader.",
     )
 
     log_content: bool = _env(

@@ -8,6 +8,7 @@ the source file, is the quoted text; for PDF, DOCX and HTML it is the extracted 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -29,12 +30,15 @@ __all__ = [
     "Collection",
     "DenseResult",
     "Document",
+    "FetchedFile",
+    "Finding",
     "Hit",
     "Int8Matrix",
     "Job",
     "JobKind",
     "JobStage",
     "JobState",
+    "Member",
     "Metadata",
     "MetadataValue",
     "PageSpan",
@@ -47,6 +51,7 @@ __all__ = [
     "Upload",
     "Vector",
     "Vectors",
+    "Verdict",
 ]
 
 MetadataValue: TypeAlias = str | int | float | bool | list[str]
@@ -104,7 +109,8 @@ class ParsedDocument:
 
     A large document comes in parts. A part's blocks and pages count from the part's own first
     character, which is the document's character `start`; the parts' texts, joined, are the
-    document's text. The title is the first part's.
+    document's text. The title is the first part's. `done` tells about how much of the document
+    has been read with this part (0 to 1).
     """
 
     text: str
@@ -112,6 +118,7 @@ class ParsedDocument:
     pages: tuple[PageSpan, ...] = ()
     title: str = ""
     start: int = 0
+    done: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,19 @@ class Collection:
     n_documents: int
     n_chunks: int
     created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedFile:
+    """What a URL's content is; `page` is the URL without its query, which may hold secrets.
+
+    `media_type` is the declared one, or empty. `document_id` is the same for the same URL.
+    """
+
+    document_id: str
+    page: str
+    filename: str
+    media_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +207,33 @@ class Document:
     metadata: Metadata
     created_at: float
     updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a backup; `pieces` are `size_bytes` in all."""
+
+    name: str
+    size_bytes: int
+    pieces: Iterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with stored data: which check found it, where, what it is, what to do."""
+
+    check: str
+    where: str
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check of stored data found, and how much it looked at."""
+
+    findings: tuple[Finding, ...]
+    checked: dict[str, int]
 
 
 class JobStage(StrEnum):

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ragdock.api.app import create_app
+from ragdock.api.protocol import GuardedProtocol
 from ragdock.bootstrap import open_services
 from ragdock.logs import configure_logging
 from ragdock.ports import Embedder
@@ -54,7 +55,9 @@ def run(settings: Settings, *, embedder: Embedder | None = None) -> None:
         "timeout_graceful_shutdown": settings.request_shutdown_seconds,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "loop": "uvloop",
-        "http": "httptools",
+        "http": GuardedProtocol,
+        # Uvicorn believes X-Forwarded-For from 127.0.0.1; we believe RAG_TRUSTED_PROXIES alone.
+        "proxy_headers": False,
     }
     if settings.workers == 1:
         uvicorn.run(create_app(settings, embedder=embedder), **options)

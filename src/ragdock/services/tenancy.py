@@ -68,6 +68,13 @@ class TenantStore:
             self._store.state_key(_ABSENT)
         raise collection_not_found(name)
 
+    def _exists(self, name: str) -> bool:
+        try:
+            self._store.state_key(name)
+        except NotFoundError:
+            return False
+        return True
+
     def close(self) -> None:
         """Release everything."""
         self._store.close()

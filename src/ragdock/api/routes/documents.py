@@ -38,7 +38,7 @@ from ragdock.errors import InputError, NotFoundError, UnavailableError
 from ragdock.settings import Settings
 from ragdock.types import Document, Job, JobKind, JobState, Right, Upload
 
-__all__ = ["router"]
+__all__ = ["finished", "router", "waited"]
 
 _UNFINISHED: Final = (JobState.PENDING, JobState.PROCESSING)
 _FIRST_LOOK_SECONDS: Final = 0.01
@@ -209,15 +209,15 @@ async def _accept(
 ) -> Response:
     jobs = await gate.run(services.ingester.submit, collection, uploads)
     if wait:
-        jobs = await _waited(request, services, gate, jobs)
+        jobs = await waited(request, services, gate, jobs)
     failed = [job for job in jobs if job.state is JobState.FAILED]
     if failed and len(failed) == len(jobs):
         return _all_failed(failed)
     body = AcceptedList(documents=[Accepted.of(job, services.ids) for job in jobs])
-    return JSONResponse(body.model_dump(mode="json"), 200 if wait and _finished(jobs) else 202)
+    return JSONResponse(body.model_dump(mode="json"), 200 if wait and finished(jobs) else 202)
 
 
-async def _waited(
+async def waited(
     request: Request, services: Services, gate: GateOf, jobs: tuple[Job, ...]
 ) -> tuple[Job, ...]:
     """The jobs once they are finished, or as they are when the time is over.
@@ -232,7 +232,7 @@ async def _waited(
     pause_seconds = _FIRST_LOOK_SECONDS
     try:
         async with asyncio.timeout(services.settings.wait_timeout_seconds):
-            while not _finished(jobs):
+            while not finished(jobs):
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 1.5, _LONGEST_PAUSE_SECONDS)
                 with suppress(UnavailableError):
@@ -246,7 +246,8 @@ async def _waited(
     return jobs
 
 
-def _finished(jobs: Sequence[Job]) -> bool:
+def finished(jobs: Sequence[Job]) -> bool:
+    """Whether there is nothing to wait for."""
     return all(job.state not in _UNFINISHED for job in jobs)
 
 

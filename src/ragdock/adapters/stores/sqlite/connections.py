@@ -19,7 +19,7 @@ from ragdock.errors import (
     TooLargeError,
 )
 
-__all__ = ["Database", "Migration", "fetch", "require_safe_sqlite", "translated"]
+__all__ = ["Database", "Migration", "connect_raw", "fetch", "require_safe_sqlite", "translated"]
 
 BUSY_TIMEOUT_MS: Final = 15_000
 MAX_IDLE_READERS: Final = 8
@@ -37,6 +37,23 @@ def fetch(
 ) -> list[Any]:
     """All rows of one statement; columns are whatever the statement makes them."""
     return list(connection.execute(sql, bindings).fetchall())
+
+
+def connect_raw(path: Path, *, write: bool = False) -> apsw.Connection:
+    """A connection to an existing file, without migrating it; raises apsw's errors."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        for pragma in (
+            f"query_only = {'off' if write else 'on'}",
+            "foreign_keys = on",
+            "trusted_schema = off",
+        ):
+            fetch(connection, f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
 
 
 Migration = Callable[[apsw.Connection], None]
