@@ -6,29 +6,37 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ragdock.adapters.caches.memory import MemoryCache
 from ragdock.adapters.caches.redis import RedisCache
 from ragdock.adapters.caches.tiered import NEAR_TTL_SECONDS, TieredCache
 from ragdock.adapters.embedders.minilm import MiniLmEmbedder
+from ragdock.adapters.limits.memory import MemoryLimiter
+from ragdock.adapters.limits.redis import RedisLimiter
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
-from ragdock.adapters.stores.sqlite import SqliteStore
+from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
+from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
+from ragdock.core.ids import PublicIds
 from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, InputError, NotFoundError
-from ragdock.ports import Cache, Embedder, Fetcher, Generator, Metrics, Store
+from ragdock.ports import Cache, Embedder, Fetcher, Generator, Keeper, Metrics, RateLimiter, Store
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
 from ragdock.services.fetching import UrlReader
-from ragdock.services.ingest import Ingester
+from ragdock.services.ingest import Ingester, Workers
+from ragdock.services.keys import Keys
+from ragdock.services.limits import Limits, default_rates
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
+from ragdock.services.tenancy import TenantStore
 from ragdock.settings import Settings, cpu_quota
 from ragdock.types import JobState
 
-__all__ = ["DEFAULT_COLLECTION", "Services", "open_services"]
+__all__ = ["DEFAULT_COLLECTION", "Services", "keeper_of", "open_keys", "open_services"]
 
 DEFAULT_COLLECTION = "default"
 LLM_FRESH_SECONDS = 15.0
@@ -42,14 +50,17 @@ class Services:
 
     settings: Settings
     store: Store
+    keys: Keys
     embedder: Embedder
     metrics: Metrics
     retriever: Retriever
     answerer: Answerer
     ingester: Ingester
+    limits: Limits
     readiness: Readiness
     urls: UrlReader | None
     fingerprint: str
+    ids: PublicIds
 
 
 @contextmanager
@@ -57,24 +68,29 @@ def open_services(
     settings: Settings,
     *,
     work: bool = True,
+    serve: bool = True,
     embedder: Embedder | None = None,
     fetcher: Fetcher | None = None,
 ) -> Iterator[Services]:
     """Build the services, open to close in reverse order.
 
-    `work` starts the ingestion worker; `embedder` and `fetcher` replace the configured ones
-    (tests).
+    `work` starts the ingestion worker, and `serve` says that requests are answered as well;
+    `embedder` and `fetcher` replace the configured ones (tests).
     Raises `ConfigurationError` when the settings, the data directory or the model won't do.
     """
     with ExitStack() as stack:
         n_threads = settings.threads or cpu_quota()
         metrics = PrometheusMetrics()
-        store = SqliteStore(
-            settings.data_dir,
-            max_attempts=settings.max_attempts,
-            keep_failed_hours=settings.keep_failed_hours,
+        # Routes and services see what the caller may see; see `services.tenancy`.
+        store: Store = TenantStore(
+            SqliteStore(
+                settings.data_dir,
+                max_attempts=settings.max_attempts,
+                keep_failed_hours=settings.keep_failed_hours,
+            )
         )
         stack.callback(store.close)
+        keys = stack.enter_context(open_keys(settings))
         embedder = embedder or _embedder(settings, n_threads)
         stack.callback(embedder.close)
         cache = _cache(settings, metrics)
@@ -82,7 +98,11 @@ def open_services(
         generator = _generator(settings)
         if generator is not None:
             stack.callback(generator.close)
-        parser = ParserPool(settings.parse_timeout_seconds, settings.parse_memory_mb)
+        parser = ParserPool(
+            settings.parse_timeout_seconds,
+            settings.parse_memory_mb,
+            max_pages=settings.max_pages,
+        )
         stack.callback(parser.close)
 
         fingerprint = f"{embedder.id}/{embedder.dim}/{CHUNKER_ID}+{LEAD_ID}/{settings.chunk_tokens}"
@@ -115,15 +135,20 @@ def open_services(
         ]
         if work:
             dependencies.append(Dependency("worker", ingester.ping, required=True))
-        if settings.redis_host is not None:
+        elif serve:
+            # Answers don't depend on it, so the server stays in service.
+            workers = Workers(store)
+            dependencies.append(Dependency("workers", workers.ping, required=False))
+        if serve and settings.redis_host is not None:
             dependencies.append(Dependency("redis", cache.ping, required=False))
-        if generator is not None:
+        if serve and generator is not None:
             dependencies.append(
                 Dependency("llm", generator.ping, required=False, fresh_seconds=LLM_FRESH_SECONDS)
             )
         services = Services(
             settings=settings,
             store=store,
+            keys=keys,
             embedder=embedder,
             metrics=metrics,
             retriever=retriever,
@@ -136,14 +161,37 @@ def open_services(
                 min_score=settings.min_score,
             ),
             ingester=ingester,
+            limits=_limits(settings, metrics, stack),
             readiness=Readiness(tuple(dependencies), metrics),
             urls=_url_reader(settings, store, metrics, fetcher),
             fingerprint=fingerprint,
+            ids=PublicIds(store.secret("public-ids")),
         )
         if work:
             ingester.start()
-            stack.callback(ingester.stop, settings.ingest_shutdown_seconds)
+            seconds = settings.ingest_shutdown_seconds if serve else settings.shutdown_seconds
+            stack.callback(ingester.stop, seconds)
         yield services
+
+
+def keeper_of(data_dir: Path) -> Keeper:
+    """Who copies, restores and checks the store in a data directory."""
+    return SqliteKeeper(data_dir)
+
+
+@contextmanager
+def open_keys(settings: Settings) -> Iterator[Keys]:
+    """The API keys of the data directory."""
+    admin_key = settings.admin_key
+    keys = Keys(
+        SqliteKeys(settings.data_dir),
+        admin_key=admin_key.get_secret_value() if admin_key else None,
+        required=settings.environment != "development",
+    )
+    try:
+        yield keys
+    finally:
+        keys.close()
 
 
 def _embedder(settings: Settings, n_threads: int) -> Embedder:
@@ -219,6 +267,25 @@ def _cache(settings: Settings, metrics: Metrics) -> Cache:
     )
     ttl_seconds = min(NEAR_TTL_SECONDS, settings.cache_ttl_seconds)
     return TieredCache(near, far, near_ttl_seconds=ttl_seconds)
+
+
+def _limits(settings: Settings, metrics: Metrics, stack: ExitStack) -> Limits:
+    key_rate, address_rate = default_rates(
+        settings.environment, settings.rate_per_minute, settings.address_rate_per_minute
+    )
+    limiter: RateLimiter = MemoryLimiter()
+    if settings.redis_host is not None:
+        password = settings.redis_password
+        limiter = RedisLimiter(
+            settings.redis_host,
+            settings.redis_port,
+            password=password.get_secret_value() if password else None,
+            db=settings.redis_db,
+            timeout_seconds=settings.redis_timeout_seconds,
+            metrics=metrics,
+        )
+    stack.callback(limiter.close)
+    return Limits(limiter, metrics, key_rate=key_rate, address_rate=address_rate)
 
 
 def _profile(settings: Settings) -> FusionProfile:

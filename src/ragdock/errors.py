@@ -2,11 +2,14 @@
 
     RagdockError
     ├── ConfigurationError     a setting is wrong: names the variable, the value and the remedy
+    ├── UnauthorizedError      no key, or one that opens nothing
+    ├── ForbiddenError         the key lacks a right
     ├── InputError             the caller's input is wrong: names the field
     │   ├── NotFoundError      no such collection, document or job
     │   ├── ConflictError      it exists already, or is in another state
     │   └── TooLargeError      over a limit
     ├── DocumentError          a document's bytes can't become text (a failed job's reason)
+    ├── GivenUpError           nobody waits any more: the request is late, or its caller has left
     ├── FetchError             a URL can't be fetched
     ├── UnavailableError       a dependency or a limit refuses for now; says when to come back
     │   ├── StoreError
@@ -28,14 +31,19 @@ __all__ = [
     "DocumentError",
     "EmbedderError",
     "FetchError",
+    "ForbiddenError",
     "GeneratorError",
+    "GivenUpError",
     "InputError",
     "IntegrityError",
     "NotFoundError",
     "RagdockError",
     "StoreError",
     "TooLargeError",
+    "UnauthorizedError",
     "UnavailableError",
+    "collection_not_found",
+    "job_not_found",
 ]
 
 
@@ -54,6 +62,18 @@ class ConfigurationError(RagdockError):
     """A setting is wrong; the message names the variable, the value and the remedy."""
 
     code = "configuration"
+
+
+class UnauthorizedError(RagdockError):
+    """No key, or one that opens nothing; which of the reasons it is stays unsaid."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(RagdockError):
+    """The key lacks a right; the message names it."""
+
+    code = "forbidden"
 
 
 class InputError(RagdockError):
@@ -94,6 +114,12 @@ class FetchError(RagdockError):
     """A URL can't be fetched; tells nothing of a network that the caller can't see itself."""
 
     code = "fetch_failed"
+
+
+class GivenUpError(RagdockError):
+    """Nobody waits any more for what is being worked on."""
+
+    code = "deadline_exceeded"
 
 
 class UnavailableError(RagdockError):
@@ -140,3 +166,23 @@ class IntegrityError(RagdockError):
     """Stored data is not what was written."""
 
     code = "integrity"
+
+
+# What is absent and what a key may not see must read the same, so it is said in one place.
+
+
+def collection_not_found(name: str) -> NotFoundError:
+    """The error for a collection that doesn't exist, or doesn't for the caller."""
+    return NotFoundError(
+        f"There is no collection {name!r}; create it with POST /v1/collections.",
+        field="collection",
+        code="collection_not_found",
+    )
+
+
+def job_not_found() -> NotFoundError:
+    """The error for a job that doesn't exist, or doesn't for the caller.
+
+    Its number isn't told: to the caller the job has another name, or none.
+    """
+    return NotFoundError("There is no such job.", field="path.job_id")

@@ -6,13 +6,16 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Steps
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
+from ragdock.core.gcra import Limit
+from ragdock.core.gcra import Verdict as Granted
 from ragdock.types import (
+    ApiKey,
     Chunk,
     Collection,
     DenseResult,
@@ -22,24 +25,34 @@ from ragdock.types import (
     Job,
     JobStage,
     JobState,
+    Member,
     ParsedDocument,
     ScoredChunk,
     SpooledFile,
     Upload,
     Vector,
     Vectors,
+    Verdict,
 )
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = [
+    "AuditLog",
     "Cache",
     "Embedder",
     "Fetcher",
     "Generator",
+    "Keeper",
+    "KeyStore",
     "Metrics",
     "Parser",
+    "RateLimiter",
     "Reader",
     "Spool",
     "Store",
+    "StoreCopy",
 ]
 
 
@@ -227,10 +240,10 @@ class Store(Protocol):
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
-        """Jobs that changed since, each once and as it is now, with the number of its change.
+    ) -> tuple[Job, ...]:
+        """Jobs that changed since, each once and as it is now, by their `change`.
 
-        In ascending order of those numbers. Without `collections`, of all of them.
+        Of those of `collections` that exist, or of all.
         """
         ...
 
@@ -292,6 +305,87 @@ class Store(Protocol):
     # Search
     def reader(self, collection: str) -> AbstractContextManager[Reader]:
         """Open a consistent view; keep it short."""
+        ...
+
+
+class StoreCopy(Protocol):
+    """A store's files as of now, which fit together though others write meanwhile."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much it will be."""
+        ...
+
+    def members(self) -> Iterator[Member]:
+        """Every file; each is to be read before the next is asked for."""
+        ...
+
+    def notes(self) -> dict[str, Any]:
+        """What `Keeper.settle` needs, and counts, as JSON; complete after the last member."""
+        ...
+
+
+class Keeper(Protocol):
+    """A store as a whole: copied, put back, checked; needs no open `Store`."""
+
+    def copy(self, scratch: Path) -> StoreCopy:
+        """Copy what there is; `scratch` has room for the largest file. Stops no writer."""
+        ...
+
+    def is_member(self, name: str) -> bool:
+        """Whether a copy of this store may hold a file of that name."""
+        ...
+
+    def adopt(self, *, force: bool) -> AbstractContextManager[tuple[Path, list[Path]]]:
+        """Yield a place for a copy's files, and a list for where the old store went.
+
+        What is there when the block ends well is the store from then on; on an exception nothing
+        has changed. Raises `ConflictError` while the store is in use, or when there is one already
+        and not `force`.
+        """
+        ...
+
+    def settle(self, staging: Path, notes: Mapping[str, Any]) -> None:
+        """Make the files of a copy one store, unlike every state that caches may know."""
+        ...
+
+    def verify(self, *, quick: bool, progress: Callable[[str, int, int], None]) -> Verdict:
+        """Check everything, beside a server too; `quick` leaves texts and vectors unread.
+
+        `progress` is told what is looked at, how many documents are done, and of how many.
+        """
+        ...
+
+
+class KeyStore(Protocol):
+    """API keys, durable and shared by all processes; rows are revoked, never removed."""
+
+    def add(self, key: ApiKey) -> None:
+        """Keep a key; `ConflictError` when a key that isn't revoked has its name or id."""
+        ...
+
+    def all(self) -> tuple[ApiKey, ...]:
+        """All keys, revoked ones too, oldest first."""
+        ...
+
+    def revoke(self, key_id: str, at: float) -> None:
+        """From now on it opens nothing, in no process; harmless when repeated."""
+        ...
+
+    def touch(self, used: Mapping[str, float]) -> None:
+        """Note when keys were last used, by id; an earlier time than the known one is ignored."""
+        ...
+
+    def peek(self, key_id: str) -> ApiKey | None:
+        """One key as of now, in microseconds and without waiting: the event loop may call this."""
+        ...
+
+    def peek_count(self) -> int:
+        """How many keys were ever made; for the event loop as well."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
         ...
 
 
@@ -417,6 +511,35 @@ class Parser(Protocol):
 
     def close(self) -> None:
         """End child processes."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Counts requests, for all who share it; never raises."""
+
+    @property
+    def instant(self) -> bool:
+        """Whether `take` would answer without waiting, so that the event loop may call it."""
+        ...
+
+    def take(self, limit: Limit, wanted: int = 1) -> Granted:
+        """Grant up to `wanted` requests to the limit's holder."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Where it is recorded who did what."""
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append one record, which holds what JSON can; raises `OSError` when that fails."""
+        ...
+
+    def close(self) -> None:
+        """Release files."""
         ...
 
 

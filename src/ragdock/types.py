@@ -8,18 +8,21 @@ the source file, is the quoted text; for PDF, DOCX and HTML it is the extracted 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     # Parser children need the nouns and not NumPy, which costs them 100 ms and 25 MB each.
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
     "Answer",
+    "ApiKey",
     "Block",
     "BlockKind",
     "Chunk",
@@ -28,12 +31,14 @@ __all__ = [
     "DenseResult",
     "Document",
     "FetchedFile",
+    "Finding",
     "Hit",
     "Int8Matrix",
     "Job",
     "JobKind",
     "JobStage",
     "JobState",
+    "Member",
     "Metadata",
     "MetadataValue",
     "PageSpan",
@@ -46,6 +51,7 @@ __all__ = [
     "Upload",
     "Vector",
     "Vectors",
+    "Verdict",
 ]
 
 MetadataValue: TypeAlias = str | int | float | bool | list[str]
@@ -103,7 +109,8 @@ class ParsedDocument:
 
     A large document comes in parts. A part's blocks and pages count from the part's own first
     character, which is the document's character `start`; the parts' texts, joined, are the
-    document's text. The title is the first part's.
+    document's text. The title is the first part's. `done` tells about how much of the document
+    has been read with this part (0 to 1).
     """
 
     text: str
@@ -111,6 +118,7 @@ class ParsedDocument:
     pages: tuple[PageSpan, ...] = ()
     title: str = ""
     start: int = 0
+    done: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +209,33 @@ class Document:
     updated_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a backup; `pieces` are `size_bytes` in all."""
+
+    name: str
+    size_bytes: int
+    pieces: Iterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with stored data: which check found it, where, what it is, what to do."""
+
+    check: str
+    where: str
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check of stored data found, and how much it looked at."""
+
+    findings: tuple[Finding, ...]
+    checked: dict[str, int]
+
+
 class JobStage(StrEnum):
     """What a job in work is at; `percent` says how far the whole job is."""
 
@@ -239,6 +274,30 @@ class Principal:
         return self.collections is None or collection in self.collections
 
 
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is kept of a key: never its secret, only the secret's SHA-256.
+
+    `collections` is None for all of them, `expires_at` for never; `last_used_at` is right to a
+    minute or two.
+    """
+
+    id: str
+    name: str
+    hash: bytes = field(repr=False)
+    rights: frozenset[Right]
+    collections: frozenset[str] | None = None
+    rate_per_minute: int | None = None
+    created_at: float = 0.0
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it opens anything at that time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
 class JobKind(StrEnum):
     """What a row of the ledger asks for."""
 
@@ -264,7 +323,8 @@ class Job:
     (a later write of the same document won), `deleted`, or `expanded` (an archive whose files are
     jobs of their own, with this one as `parent_id`). `stage`, `percent` (0-100) and `worker` tell
     of a job in work, `next_attempt_at` of one that waits for its next attempt. `token` grows with
-    each claim, so that the store can tell a worker that has lost the job.
+    each claim, so that the store can tell a worker that has lost the job. `change` numbers the
+    ledger's changes, of which this is the job's latest.
     """
 
     id: int
@@ -290,6 +350,7 @@ class Job:
     worker: str | None = None
     parent_id: int | None = None
     token: int = 0
+    change: int = 0
 
 
 @dataclass(frozen=True, slots=True)

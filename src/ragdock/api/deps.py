@@ -6,15 +6,18 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Path, Query, Request
 
+from ragdock.api.auth import principal_of
 from ragdock.api.fields import DOCUMENT_ID, NAME
 from ragdock.api.gate import Gate
 from ragdock.bootstrap import Services
+from ragdock.types import Principal
 
 __all__ = [
     "CollectionName",
     "CollectionQuery",
     "DocumentId",
     "GateOf",
+    "PrincipalOf",
     "ServicesOf",
     "state_of",
     "wants_fresh",
@@ -29,6 +32,11 @@ async def _gate(request: Request) -> Gate:
     return cast("Gate", request.app.state.gate)
 
 
+async def _principal(request: Request) -> Principal:
+    return principal_of(request.scope)
+
+
+PrincipalOf = Annotated[Principal, Depends(_principal)]
 ServicesOf = Annotated[Services, Depends(_services)]
 GateOf = Annotated[Gate, Depends(_gate)]
 CollectionName = Annotated[str, Path(pattern=NAME, description="The collection's name.")]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from ragdock.core.filters import MAX_CONDITIONS, MAX_IN_VALUES, MAX_KEY_CHARACTERS
+from ragdock.core.names import COLLECTION_NAME
 
 __all__ = [
     "DOCUMENT_ID",
@@ -27,7 +28,7 @@ MAX_METADATA_CHARACTERS: Final = 4096
 MAX_METADATA_ITEMS: Final = 256
 MAX_URLS: Final = 20
 MAX_NUMBER: Final = 2**53  # Beyond it a JSON number isn't the same number for everyone (RFC 8259).
-NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+NAME: Final = COLLECTION_NAME
 DOCUMENT_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._~:@-]{0,199}$"
 
 Name = Annotated[str, Field(pattern=NAME, examples=["default"])]

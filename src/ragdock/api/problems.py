@@ -18,10 +18,13 @@ from ragdock.api.schemas import Problem
 from ragdock.errors import (
     ConflictError,
     DocumentError,
+    ForbiddenError,
+    GivenUpError,
     InputError,
     NotFoundError,
     RagdockError,
     TooLargeError,
+    UnauthorizedError,
     UnavailableError,
 )
 from ragdock.logs import request_id
@@ -34,12 +37,15 @@ MAX_SHOWN_CHARACTERS: Final = 80
 log = logging.getLogger(__name__)
 
 _STATUS: Final[tuple[tuple[type[RagdockError], int], ...]] = (
+    (UnauthorizedError, 401),
+    (ForbiddenError, 403),
     (NotFoundError, 404),
     (ConflictError, 409),
     (TooLargeError, 413),
     (InputError, 422),
     (DocumentError, 422),
     (UnavailableError, 503),
+    (GivenUpError, 503),
 )
 _BY_CODE: Final = {
     "unsupported_media_type": 415,
@@ -88,8 +94,12 @@ def problem_of(exc: RagdockError) -> Response:
         log.error("request failed", exc_info=exc)
         return problem(500, "internal", "The server failed; the log has the cause.")
     headers = None
+    if isinstance(exc, GivenUpError):
+        headers = {"Retry-After": "1"}
     if isinstance(exc, UnavailableError):
         headers = {"Retry-After": str(max(1, math.ceil(exc.retry_after_seconds)))}
+    if isinstance(exc, UnauthorizedError):
+        headers = {"WWW-Authenticate": 'Bearer realm="ragdock"'}
     field = exc.field if isinstance(exc, InputError) else None
     errors = [{"field": field, "message": str(exc)}] if field else None
     return problem(status, exc.code, str(exc), errors=errors, headers=headers)

@@ -18,6 +18,7 @@ from ragdock import __version__
 from ragdock.core.filters import Filter
 from ragdock.core.fusion import Fused, FusionProfile, fuse
 from ragdock.core.keys import cache_key, normalised
+from ragdock.core.patience import require_patience
 from ragdock.errors import ConflictError
 from ragdock.ports import Embedder, Metrics, Reader, Store
 from ragdock.services.caching import CacheState, JsonCache, dump
@@ -48,7 +49,8 @@ class Timings:
 
     @contextmanager
     def stage(self, name: str, metrics: Metrics) -> Iterator[None]:
-        """Time a stage, for the answer and for the operator."""
+        """Time a stage, for the answer and for the operator; none begins that nobody waits for."""
+        require_patience()
         start = time.perf_counter()
         try:
             yield
@@ -144,7 +146,7 @@ class Retriever:
         vector: Vector | None = None
         if query.mode != "lexical":
             with timings.stage("embed", self._metrics):
-                vector = self.vector(query.text)
+                vector = self.vector(query.text, self._store.collection(query.collection).id)
         familiarity = self._embedder.familiarity(query.text)
         with self._store.reader(query.collection) as reader:
             self._require_fingerprint(reader.collection)
@@ -160,10 +162,14 @@ class Retriever:
                 vector=vector,
             )
 
-    def vector(self, text: str) -> Vector:
-        """The query's vector, remembered here and in the cache."""
+    def vector(self, text: str, collection_id: str) -> Vector:
+        """The query's vector, remembered here and in the cache.
+
+        By collection: a vector found at once would tell that somebody has asked the same, and who
+        asks of another collection may be somebody else.
+        """
         text = normalised(text)
-        key = cache_key("embedding", self._embedder.id, text)
+        key = cache_key("embedding", self._embedder.id, collection_id, text)
         with self._vectors_lock:
             known = self._vectors.get(key)
             if known is not None:

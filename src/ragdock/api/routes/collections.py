@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
+from ragdock.api.auth import guarded_router, requires
 from ragdock.api.deps import CollectionName, GateOf, ServicesOf
 from ragdock.api.problems import problem_responses
 from ragdock.api.schemas import CollectionBody, CollectionList, CollectionRequest
 from ragdock.bootstrap import DEFAULT_COLLECTION
 from ragdock.errors import ConflictError
+from ragdock.types import Right
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/collections", tags=["collections"])
+router = guarded_router("/v1/collections", tags=["collections"])
 
 
 @router.get("", responses=problem_responses(503))
+@requires(Right.READ)
 async def list_collections(services: ServicesOf, gate: GateOf) -> CollectionList:
     """All collections, by name."""
     found = await gate.run(services.store.collections)
@@ -23,6 +26,7 @@ async def list_collections(services: ServicesOf, gate: GateOf) -> CollectionList
 
 
 @router.post("", status_code=201, responses=problem_responses(400, 409, 413, 422, 503))
+@requires(Right.WRITE)
 async def create_collection(
     body: CollectionRequest, services: ServicesOf, gate: GateOf
 ) -> CollectionBody:
@@ -34,6 +38,7 @@ async def create_collection(
 
 
 @router.get("/{name}", responses=problem_responses(404, 422, 503))
+@requires(Right.READ)
 async def get_collection(
     name: CollectionName, services: ServicesOf, gate: GateOf
 ) -> CollectionBody:
@@ -42,9 +47,11 @@ async def get_collection(
 
 
 @router.delete("/{name}", status_code=204, responses=problem_responses(404, 409, 422, 503))
+@requires(Right.WRITE)
 async def drop_collection(name: CollectionName, services: ServicesOf, gate: GateOf) -> Response:
     """Remove a collection and all its documents."""
     if name == DEFAULT_COLLECTION:
+        await gate.run(services.store.collection, name)  # It needn't exist for the caller.
         raise ConflictError(
             f"The collection {name!r} always exists; delete its documents instead.",
             field="path.name",

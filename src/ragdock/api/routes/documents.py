@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, TypeAdapter
 from starlette.responses import JSONResponse
 
+from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_schema
+from ragdock.api.clock import request_clock
 from ragdock.api.deps import CollectionQuery, DocumentId, GateOf, ServicesOf
 from ragdock.api.fields import DOCUMENT_ID, MetadataObject
 from ragdock.api.problems import problem, problem_responses
@@ -32,9 +34,10 @@ from ragdock.api.uploads import (
     too_many_files,
 )
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services
+from ragdock.core.ids import PublicIds
 from ragdock.errors import InputError, NotFoundError, UnavailableError
 from ragdock.settings import Settings
-from ragdock.types import Document, Job, JobKind, JobState, Upload
+from ragdock.types import Document, Job, JobKind, JobState, Right, Upload
 
 __all__ = ["finished", "router", "waited"]
 
@@ -64,7 +67,7 @@ _FILE: Final = {
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(prefix="/v1/documents", tags=["documents"])
+router = guarded_router("/v1/documents", tags=["documents"])
 
 
 def _body(json_model: type[BaseModel], form: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +97,7 @@ Wait = Annotated[bool, Query(description="Answer when the documents are searchab
     responses=_ACCEPTED,
     openapi_extra=_body(TextDocuments, _FILES),
 )
+@requires(Right.WRITE)
 async def add_documents(
     request: Request,
     services: ServicesOf,
@@ -120,6 +124,7 @@ async def add_documents(
     responses=_ACCEPTED,
     openapi_extra=_body(TextReplacement, _FILE),
 )
+@requires(Right.WRITE)
 async def replace_document(
     document_id: DocumentId,
     request: Request,
@@ -137,6 +142,7 @@ async def replace_document(
 
 
 @router.get("", responses=problem_responses(404, 422, 503))
+@requires(Right.READ)
 async def list_documents(
     services: ServicesOf,
     gate: GateOf,
@@ -149,6 +155,7 @@ async def list_documents(
 
 
 @router.get("/{document_id}", responses=problem_responses(404, 422, 503))
+@requires(Right.READ)
 async def get_document(
     document_id: DocumentId,
     services: ServicesOf,
@@ -167,6 +174,7 @@ async def get_document(
         **problem_responses(404, 422, 503),
     },
 )
+@requires(Right.READ)
 async def get_text(
     document_id: DocumentId,
     services: ServicesOf,
@@ -179,6 +187,7 @@ async def get_text(
 
 
 @router.delete("/{document_id}", status_code=204, responses=problem_responses(404, 422, 503))
+@requires(Right.WRITE)
 async def delete_document(
     document_id: DocumentId,
     services: ServicesOf,
@@ -205,7 +214,7 @@ async def _accept(
     failed = [job for job in jobs if job.state is JobState.FAILED]
     if failed and len(failed) == len(jobs):
         return _all_failed(failed)
-    body = AcceptedList(documents=[Accepted.of(job) for job in jobs])
+    body = AcceptedList(documents=[Accepted.of(job, services.ids) for job in jobs])
     return JSONResponse(body.model_dump(mode="json"), 200 if wait and finished(jobs) else 202)
 
 
@@ -222,6 +231,10 @@ async def waited(
         return jobs
     state.n_waiting += 1
     pause_seconds = _FIRST_LOOK_SECONDS
+    clock = request_clock.get()
+    if clock is not None:
+        clock.work(services.settings.wait_timeout_seconds)
+        clock.watch()
     try:
         async with asyncio.timeout(services.settings.wait_timeout_seconds):
             while not finished(jobs):
@@ -232,7 +245,7 @@ async def waited(
     except TimeoutError:
         log.debug("the wait for documents timed out")
     except asyncio.CancelledError:
-        log.info("the server stops while a client waits for documents")
+        log.info("the server stops, or a client leaves, while it waits for documents")
     finally:
         state.n_waiting -= 1
     return jobs
@@ -273,19 +286,22 @@ def _document(services: Services, collection: str, document_id: str) -> Document
     newest = services.store.jobs(collection=collection, document_id=document_id, limit=1)
     job = newest[0] if newest and _is_unsettled(newest[0]) else None
     try:
-        return _settled(services.store.document(collection, document_id), job)
+        return _settled(services.store.document(collection, document_id), job, services.ids)
     except NotFoundError:
         if job is None:
             raise
-        return DocumentBody.of_job(job)
+        return DocumentBody.of_job(job, services.ids)
 
 
 def _page(services: Services, collection: str, limit: int, after: str | None) -> DocumentList:
     unsettled = services.store.unsettled(collection, after=after, limit=limit + 1)
     searchable = services.store.documents(collection, after=after, limit=limit + 1)
     jobs = {job.document_id: job for job in unsettled}
-    bodies = {job.document_id: DocumentBody.of_job(job) for job in unsettled}
-    bodies |= {document.id: _settled(document, jobs.get(document.id)) for document in searchable}
+    ids = services.ids
+    bodies = {job.document_id: DocumentBody.of_job(job, ids) for job in unsettled}
+    bodies |= {
+        document.id: _settled(document, jobs.get(document.id), ids) for document in searchable
+    }
     # Each side holds its first limit + 1, so the first `limit` of both together are complete.
     ordered = [bodies[key] for key in sorted(bodies)]
     page = ordered[:limit]
@@ -296,7 +312,7 @@ def _is_unsettled(job: Job) -> bool:
     return job.kind is JobKind.INDEX and job.state in (*_UNFINISHED, JobState.FAILED)
 
 
-def _settled(document: Document, job: Job | None) -> DocumentBody:
+def _settled(document: Document, job: Job | None, ids: PublicIds) -> DocumentBody:
     """A searchable document, with the state of a later write if there is one."""
     later = job is not None and job.id > document.version
-    return DocumentBody.of(document, job if later else None)
+    return DocumentBody.of(document, job if later else None, ids)

@@ -5,43 +5,52 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from starlette.responses import JSONResponse
 
 from ragdock import __version__
+from ragdock.api.auth import guarded_router, public, requires
 from ragdock.api.deps import ServicesOf
 from ragdock.api.schemas import DependencyBody, HealthBody, StatusBody
 from ragdock.bootstrap import Services
 from ragdock.errors import RagdockError
 from ragdock.services.readiness import Report
+from ragdock.types import Right
 
 __all__ = ["router"]
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-router = APIRouter(tags=["operations"])
+router = guarded_router(tags=["operations"])
 
 
 @router.get("/", include_in_schema=False)
-async def front_door() -> dict[str, str]:
+@public
+async def front_door(request: Request) -> dict[str, str]:
     """Where things are."""
-    return {
-        "name": "ragdock",
-        "version": __version__,
-        "docs": "/docs",
-        "openapi": "/openapi.json",
-        "health": "/health",
-    }
+    app = request.app
+    docs = {"docs": app.docs_url, "openapi": app.openapi_url} if app.openapi_url else {}
+    return {"name": "ragdock", "version": __version__, **docs, "health": "/health"}
 
 
 @router.get(
     "/health",
-    response_model=HealthBody,
-    responses={503: {"model": HealthBody, "description": "A required dependency is down."}},
+    response_model=HealthBody | StatusBody,
+    responses={
+        503: {"model": HealthBody | StatusBody, "description": "A required dependency is down."}
+    },
 )
+@public
 async def health(request: Request, services: ServicesOf) -> Response:
-    """Ask every dependency: 200 when the server can serve (`ok`, `degraded`), else 503."""
+    """Ask every dependency: 200 when the server can serve (`ok`, `degraded`), else 503.
+
+    The details are for who sees all collections; to others it tells the status alone.
+    """
     report, queue = await _ask(request, services)
+    principal = request.scope["principal"]
+    if principal is None or principal.collections is not None:
+        # Counts and causes are about everybody's documents.
+        return _reported({"status": report.status}, report)
     body = HealthBody(
         status=report.status,
         version=__version__,
@@ -59,7 +68,7 @@ async def health(request: Request, services: ServicesOf) -> Response:
         ],
         queue=queue,
     )
-    return _no_store(body.model_dump(), report)
+    return _reported(body.model_dump(), report)
 
 
 @router.get(
@@ -67,19 +76,22 @@ async def health(request: Request, services: ServicesOf) -> Response:
     response_model=StatusBody,
     responses={503: {"model": StatusBody, "description": "A required dependency is down."}},
 )
+@public
 async def readiness(request: Request, services: ServicesOf) -> Response:
     """The same verdict as /health in one word."""
     report, _ = await _ask(request, services)
-    return _no_store({"status": report.status}, report)
+    return _reported({"status": report.status}, report)
 
 
 @router.get("/livez")
+@public
 async def liveness() -> StatusBody:
     """The process runs; asks nothing."""
     return StatusBody(status="ok")
 
 
 @router.get("/metrics", include_in_schema=False)
+@requires(Right.ADMIN)
 async def metrics(request: Request, services: ServicesOf) -> Response:
     """All metrics, for Prometheus."""
     await _ask(request, services)
@@ -105,9 +117,5 @@ def _queue(services: Services) -> dict[str, int]:
     return {state.value: n_documents for state, n_documents in depth.items()}
 
 
-def _no_store(body: dict[str, Any], report: Report) -> Response:
-    return JSONResponse(
-        body,
-        503 if report.status == "unavailable" else 200,
-        headers={"Cache-Control": "no-store"},
-    )
+def _reported(body: dict[str, Any], report: Report) -> Response:
+    return JSONResponse(body, 503 if report.status == "unavailable" else 200)

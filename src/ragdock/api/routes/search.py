@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 
+from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_body, json_schema, parse_json
 from ragdock.api.deps import state_of, wants_fresh
 from ragdock.api.problems import problem, problem_of, problem_responses
@@ -23,6 +24,7 @@ from ragdock.services.answer import Delta, Reset, StreamEvent
 from ragdock.services.answer import Final as Whole
 from ragdock.services.retrieve import Query
 from ragdock.settings import Settings
+from ragdock.types import Right
 
 __all__ = ["router"]
 
@@ -42,7 +44,7 @@ _CACHE_HEADER: Final = {
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(prefix="/v1", tags=["search"])
+router = guarded_router("/v1", tags=["search"])
 
 
 @router.post(
@@ -51,6 +53,7 @@ router = APIRouter(prefix="/v1", tags=["search"])
     responses={200: {"headers": _CACHE_HEADER}, **_PROBLEMS},
     openapi_extra={"requestBody": {"required": True, "content": json_schema(SearchRequest)}},
 )
+@requires(Right.READ)
 async def search(request: Request) -> Response:
     """The passages that fit the query best, with the scores that explain their order."""
     start = time.perf_counter()
@@ -86,6 +89,7 @@ async def search(request: Request) -> Response:
     },
     openapi_extra={"requestBody": {"required": True, "content": json_schema(AskRequest)}},
 )
+@requires(Right.READ)
 async def ask(request: Request) -> Response:
     """An answer from the collection's documents, with the citations that prove it."""
     start = time.perf_counter()
@@ -106,7 +110,7 @@ async def ask(request: Request) -> Response:
         return StreamingResponse(
             _events(first, steps, head, start),
             media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            headers={"X-Accel-Buffering": "no"},
         )
     # What is in this process is answered here: the way into a thread and back costs twice as much.
     known = None if fresh else services.answerer.peek(query)
@@ -167,7 +171,7 @@ def _response(head: dict[str, Any], value: bytes, cache: str, start: float) -> R
     return Response(
         _merged(head, value, cache, start),
         media_type="application/json",
-        headers={"X-Cache": cache, "Cache-Control": "no-store"},
+        headers={"X-Cache": cache},
     )
 
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
+from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_body, json_schema, parse_json
 from ragdock.api.deps import CollectionQuery, GateOf, ServicesOf
 from ragdock.api.gate import Gate
@@ -19,7 +20,7 @@ from ragdock.api.schemas import FetchedDocument, FetchedList, UrlsRequest
 from ragdock.bootstrap import DEFAULT_COLLECTION
 from ragdock.errors import FetchError
 from ragdock.services.fetching import UrlBatch
-from ragdock.types import Upload
+from ragdock.types import Right, Upload
 
 __all__ = ["FETCHES_AT_ONCE", "router"]
 
@@ -27,7 +28,7 @@ FETCHES_AT_ONCE: Final = 4
 """Each holds a place of its own gate, so that slow hosts can't starve searches."""
 _SLACK_SECONDS: Final = 1.0
 
-router = APIRouter(prefix="/v1/urls", tags=["documents"])
+router = guarded_router("/v1/urls", tags=["documents"])
 
 Fetched = Upload | FetchError
 
@@ -43,6 +44,7 @@ Fetched = Upload | FetchError
     },
     openapi_extra={"requestBody": {"required": True, "content": json_schema(UrlsRequest)}},
 )
+@requires(Right.WRITE)
 async def add_urls(
     request: Request,
     services: ServicesOf,
@@ -79,7 +81,7 @@ async def add_urls(
     documents = [
         FetchedDocument.failed(url, found)
         if isinstance(found, FetchError)
-        else FetchedDocument.of(url, by_id[found.document_id])
+        else FetchedDocument.of(url, by_id[found.document_id], services.ids)
         for url, found in fetched.items()
     ]
     answer = FetchedList(documents=documents)

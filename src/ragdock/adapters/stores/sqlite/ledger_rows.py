@@ -8,15 +8,16 @@ from typing import Any, Final
 import apsw
 
 from ragdock.adapters.stores.sqlite.connections import fetch
-from ragdock.errors import NotFoundError
+from ragdock.errors import job_not_found
 from ragdock.types import Job, JobKind, JobStage, JobState
 
-__all__ = ["COLUMNS", "FROM", "OPEN", "job_of", "next_change", "no_job", "read_one"]
+__all__ = ["COLUMNS", "FROM", "OPEN", "job_of", "next_change", "read_one"]
 
 COLUMNS: Final = (
     "l.id, l.collection_id, c.name, l.document_id, l.kind, l.state, l.filename, l.media_type, "
     "l.size_bytes, l.sha256, l.metadata, l.attempt, l.outcome, l.error_code, l.error, "
-    "l.created_at, l.updated_at, l.stage, l.percent, l.retry_at, l.owner, l.parent, l.token"
+    "l.created_at, l.updated_at, l.stage, l.percent, l.retry_at, l.owner, l.parent, l.token, "
+    "l.change"
 )
 FROM: Final = "FROM ledger l JOIN collections c ON c.id = l.collection_id"
 OPEN: Final = "('pending', 'processing')"
@@ -48,6 +49,7 @@ def job_of(row: tuple[Any, ...]) -> Job:
         worker=row[20],
         parent_id=row[21],
         token=row[22],
+        change=row[23],
     )
 
 
@@ -55,13 +57,8 @@ def read_one(connection: apsw.Connection, job_id: int) -> Job:
     """One job; `NotFoundError` when there is none."""
     rows = fetch(connection, f"SELECT {COLUMNS} {FROM} WHERE l.id = ?", (job_id,))
     if not rows:
-        raise no_job()
+        raise job_not_found()
     return job_of(rows[0])
-
-
-def no_job() -> NotFoundError:
-    """There is no such job; the number isn't told, because it isn't the caller's."""
-    return NotFoundError("There is no such job.", field="path.job_id")
 
 
 def next_change(connection: apsw.Connection) -> int:

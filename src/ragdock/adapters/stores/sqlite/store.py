@@ -8,6 +8,7 @@ done again, to the same effect.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -17,11 +18,11 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
 import apsw
-import numpy as np
 
 from ragdock.adapters.stores.sqlite.clock import Clock, SystemClock
 from ragdock.adapters.stores.sqlite.collection import CollectionFile
@@ -32,12 +33,16 @@ from ragdock.adapters.stores.sqlite.ledger import Ledger
 from ragdock.adapters.stores.sqlite.migrations import CATALOGUE
 from ragdock.adapters.stores.sqlite.owners import Owners
 from ragdock.adapters.stores.sqlite.peek import Peeker
+from ragdock.adapters.stores.sqlite.purging import Purger
+from ragdock.adapters.stores.sqlite.residence import Residence
+from ragdock.adapters.stores.sqlite.texts import StoredPart, text_pieces, to_document
 from ragdock.errors import (
     ConfigurationError,
     ConflictError,
     IntegrityError,
     NotFoundError,
     StoreError,
+    collection_not_found,
 )
 from ragdock.ports import Reader, Spool
 from ragdock.types import (
@@ -55,8 +60,10 @@ from ragdock.types import (
 __all__ = ["SqliteStore"]
 
 _Row: TypeAlias = tuple[str, str, str, int, float]
-KEEP_FAILED_HOURS: Final = 168.0
+PURGE_AFTER_COMMIT: Final = 256
+MAX_ATTEMPTS: Final = 5
 SECRET_BYTES: Final = 32
+KEEP_FAILED_HOURS: Final = 168.0
 _ROW: Final = "id, name, fingerprint, dim, created_at"
 
 
@@ -73,13 +80,19 @@ class SqliteStore:
     ) -> None:
         """Open or create; raises `ConfigurationError` when the directory can't be written.
 
-        Uploads of failed and cancelled jobs are kept for a retry for `keep_failed_hours`.
+        Uploads of failed and cancelled jobs are kept for a retry for `keep_failed_hours`; a job is
+        failed after `max_attempts` that its document may be to blame for. `clock` is for tests.
         """
         require_safe_sqlite()
         self._directory = directory
         self._files_directory = directory / "collections"
         _make_writable(self._files_directory)
-        self._catalogue = Database(directory / "catalogue.db", CATALOGUE, cache_mb=4)
+        self._residence = Residence(directory)
+        try:
+            self._catalogue = Database(directory / "catalogue.db", CATALOGUE, cache_mb=4)
+        except BaseException:
+            self._residence.close()
+            raise
         self._owners = Owners(directory / "owners")
         self._ledger = Ledger(
             self._catalogue, self._owners, clock or SystemClock(), max_attempts=max_attempts
@@ -89,7 +102,7 @@ class SqliteStore:
         )
         self._peeker = Peeker(directory / "catalogue.db", self._path_of)
         self._files = OpenFiles(self._open_file)
-        self._staged: dict[int, list[tuple[ParsedDocument, Sequence[Chunk], Vectors]]] = {}
+        self._purger = Purger(self._files, self._contents, self._paths, self._ledger.is_open)
         self._remove_orphans()
         self._contents.sweep()
 
@@ -100,6 +113,7 @@ class SqliteStore:
         self._contents.close()
         self._catalogue.close()
         self._owners.close()
+        self._residence.close()
 
     def ping(self) -> None:
         """Read the catalogue and test that the disk takes a byte."""
@@ -179,13 +193,17 @@ class SqliteStore:
         )
         if rows and collection_id in (None, rows[0][0]):
             return rows[0]
+        if not rows:
+            raise collection_not_found(name)
         raise NotFoundError(
-            f"Collection {name!r} was dropped and made anew."
-            if rows
-            else f"There is no collection {name!r}; create it with POST /v1/collections.",
+            f"Collection {name!r} was dropped and made anew.",
             field="collection",
             code="collection_not_found",
         )
+
+    def _paths(self) -> Iterator[tuple[str, Path]]:
+        for (collection_id,) in self._catalogue.query("SELECT id FROM collections"):
+            yield collection_id, self._path_of(collection_id)
 
     def _path_of(self, collection_id: str) -> Path:
         return self._files_directory / f"{collection_id}.db"
@@ -286,29 +304,25 @@ class SqliteStore:
     def stage(
         self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
     ) -> None:
-        """Keep a part until the document is committed."""
-        if parsed.start == 0:
-            self._staged[job.id] = []
-        self._staged[job.id].append((parsed, chunks, vectors))
+        """Write a part of a large document, hidden until the document is committed."""
+        row = self._row(job.collection, job.collection_id)
+        self._purger.mark(row[0])
+        with self._using(row) as file:
+            file.stage(job, parsed, chunks, vectors)
 
     def commit_document(
         self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
     ) -> Job:
         """Replace the document's searchable version in one transaction; then the job is done."""
-        staged = self._staged.pop(job.id, []) if parsed.start else []
-        if staged:
-            parts = [*(part for part, _, _ in staged), parsed]
-            parsed = ParsedDocument(
-                "".join(part.text for part in parts), (), (), staged[0][0].title
-            )
-            chunks = [chunk for _, part, _ in staged for chunk in part] + list(chunks)
-            vectors = np.concatenate([*(part for _, _, part in staged), vectors])
         # By id: a collection made anew under the same name is another one.
-        with self._using(self._row(job.collection, job.collection_id)) as file:
-            outcome = file.replace(job, parsed, chunks, vectors)
+        row = self._row(job.collection, job.collection_id)
+        with self._using(row) as file:
+            outcome = file.commit(job, parsed, chunks, vectors)
         if outcome == "refused":
             return self._ledger.withdrawn(job)
         finished = self._ledger.finish(job.id, outcome)
+        # A little each time, so that it also gets done where there is never an idle moment.
+        self._purger.run_one(row[0], PURGE_AFTER_COMMIT)
         self._contents.remove_discarded()
         return finished
 
@@ -349,11 +363,15 @@ class SqliteStore:
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
-        """Rows of the ledger that changed since, as (change, job), in that order."""
+    ) -> tuple[Job, ...]:
+        """Rows of the ledger that changed since, in the order of their changes."""
         ids = None
         if collections is not None:
-            ids = [self._row(name)[0] for name in collections]
+            rows = self._catalogue.query(
+                "SELECT id FROM collections WHERE name IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(collections)),),
+            )
+            ids = [row[0] for row in rows]
         return self._ledger.changes(after, ids, limit)
 
     def workers(self) -> tuple[str, ...]:
@@ -420,9 +438,28 @@ class SqliteStore:
             return file.documents(after, limit)
 
     def document_text(self, collection: str, document_id: str) -> Iterator[str]:
-        """The text that offsets point into."""
-        with self._using(self._row(collection)) as file:
-            return iter([file.text(document_id)])
+        """The text that offsets point into, a megabyte at a time."""
+        row = self._row(collection)
+        with self._using(row) as file:
+            n, n_parts, _ = file.parts(document_id)
+            first = file.part(n, 0)
+        return chain.from_iterable(map(text_pieces, self._parts(row, n, n_parts, first)))
+
+    def document_parts(self, collection: str, document_id: str) -> Iterator[ParsedDocument]:
+        """The document as it was committed, part by part."""
+        row = self._row(collection)
+        with self._using(row) as file:
+            n, n_parts, title = file.parts(document_id)
+            first = file.part(n, 0)
+        return (to_document(part, title) for part in self._parts(row, n, n_parts, first))
+
+    def _parts(self, row: _Row, n: int, n_parts: int, part: StoredPart) -> Iterator[StoredPart]:
+        """A document's parts, each read when it is asked for; `part` is the first."""
+        yield part
+        for number in range(1, n_parts):
+            with self._using(row) as file:
+                part = file.part(n, number)
+            yield part
 
     def delete_document(self, collection: str, document_id: str) -> None:
         """Remove a document and cancel its unfinished work."""
@@ -437,7 +474,12 @@ class SqliteStore:
     def _apply_delete(self, row: _Row, document_id: str, version: int) -> None:
         with self._using(row) as file:
             file.delete(document_id, version)
+        self._purger.mark(row[0])
         self._ledger.finish(version, "deleted")
+
+    def purge(self, limit: int) -> int:
+        """Take hidden rows out for good, a few at a time."""
+        return self._purger.run(limit)
 
     # Search
 
