@@ -92,6 +92,8 @@ COPY --from=deps --chown=0:0 /out /
 COPY --from=model --chown=0:0 /out /
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
+    MALLOC_ARENA_MAX=2 \
+    MALLOC_TRIM_THRESHOLD_=1048576 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONFAULTHANDLER=1 \
     PYTHONPATH=/app/src \

@@ -56,6 +56,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "pydantic": ("api", "secret_files.py", "settings.py"),
     "pydantic_settings": ("secret_files.py", "settings.py"),
     "pypdfium2": ("adapters/parsers",),
+    "python_multipart": ("api/forms.py",),
     "redis": ("adapters/caches", "adapters/limits", "adapters/redis_link.py"),
     "rich": ("cli",),
     "selectolax": ("adapters/parsers",),
@@ -172,7 +173,6 @@ def test_each_foreign_package_stays_in_its_place() -> None:
 NOT_IMPORTED = {
     "httptools": "uvicorn is told to use it",
     "packaging": "onnxruntime.quantization imports it",
-    "python-multipart": "Starlette imports it for forms",
     "uvloop": "uvicorn is told to use it",
 }
 

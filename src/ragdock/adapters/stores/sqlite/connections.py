@@ -145,6 +145,8 @@ class Database:
         self._idle_lock = threading.Lock()
         self._closed = False
         self._wal_pages = 0
+        # Called in each write transaction before its first statement; what it raises ends that.
+        self.guard: Callable[[], None] | None = None
         self._truncate_from_pages = TRUNCATE_PAGES
         with translated():
             self._writer = self._open_writer(create=create)
@@ -237,6 +239,8 @@ class Database:
     def _transaction(self) -> Iterator[apsw.Connection]:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
+            if self.guard is not None:
+                self.guard()
             yield self._writer
             self._writer.execute("COMMIT")
         except BaseException:

@@ -118,6 +118,11 @@ class LedgerReads:
         counts.update({JobState(state): count for state, count in rows})
         return counts
 
+    def is_open(self, job_id: int) -> bool:
+        """Whether the job is known and unfinished."""
+        sql = f"SELECT 1 FROM ledger WHERE id = ? AND state IN {OPEN}"
+        return bool(self._catalogue.query(sql, (job_id,)))
+
     def open_bytes(self) -> int:
         """How much the unfinished uploads are together."""
         rows = self._catalogue.query(
