@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ragdock import __version__
-from ragdock.cli import documents, ingest, keeping, query, server, tools
+from ragdock.cli import documents, ingest, keeping, query, reindex, server, tools
 from ragdock.cli.output import emit, note
 from ragdock.errors import ConfigurationError, InputError, RagdockError
 
@@ -50,6 +50,7 @@ ingest.register(app)
 query.register(app)
 documents.register(app)
 keeping.register(app)
+reindex.register(app)
 tools.register(app)
 
 
