@@ -12,6 +12,8 @@ from ragdock.adapters.caches.memory import MemoryCache
 from ragdock.adapters.caches.redis import RedisCache
 from ragdock.adapters.caches.tiered import NEAR_TTL_SECONDS, TieredCache
 from ragdock.adapters.embedders.minilm import MiniLmEmbedder
+from ragdock.adapters.limits.memory import MemoryLimiter
+from ragdock.adapters.limits.redis import RedisLimiter
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
@@ -19,13 +21,27 @@ from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fingerprints import fingerprint_of
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
+from ragdock.core.ids import PublicIds
 from ragdock.core.lead import LEAD_ID
-from ragdock.errors import ConfigurationError, ConflictError, NotFoundError
-from ragdock.ports import Build, Cache, Embedder, Generator, Keeper, Metrics, Store
+from ragdock.errors import ConfigurationError, ConflictError, InputError, NotFoundError
+from ragdock.ports import (
+    Build,
+    Cache,
+    Embedder,
+    Fetcher,
+    Generator,
+    Keeper,
+    Metrics,
+    RateLimiter,
+    Store,
+)
 from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
-from ragdock.services.ingest import Ingester
+from ragdock.services.fetching import UrlReader
+from ragdock.services.ingest import Ingester, Workers
+from ragdock.services.intake import Intake
 from ragdock.services.keys import Keys
+from ragdock.services.limits import Limits, default_rates
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.reindex import Reindexer
 from ragdock.services.retrieve import Retriever
@@ -61,17 +77,27 @@ class Services:
     retriever: Retriever
     answerer: Answerer
     ingester: Ingester
+    intake: Intake
+    limits: Limits
     readiness: Readiness
+    urls: UrlReader | None
     fingerprint: str
+    ids: PublicIds
 
 
 @contextmanager
 def open_services(
-    settings: Settings, *, work: bool = True, embedder: Embedder | None = None
+    settings: Settings,
+    *,
+    work: bool = True,
+    serve: bool = True,
+    embedder: Embedder | None = None,
+    fetcher: Fetcher | None = None,
 ) -> Iterator[Services]:
     """Build the services, open to close in reverse order.
 
-    `work` starts the ingestion worker; `embedder` replaces the configured one (tests).
+    `work` starts the ingestion worker, and `serve` says that requests are answered as well;
+    `embedder` and `fetcher` replace the configured ones (tests).
     Raises `ConfigurationError` when the settings, the data directory or the model won't do.
     """
     with ExitStack() as stack:
@@ -110,6 +136,7 @@ def open_services(
             fingerprint=fingerprint,
             n_candidates=settings.candidates,
         )
+        intake = Intake(store, metrics, settings.max_queue_mb)
         ingester = Ingester(
             store,
             parser,
@@ -127,9 +154,13 @@ def open_services(
         ]
         if work:
             dependencies.append(Dependency("worker", ingester.ping, required=True))
-        if settings.redis_host is not None:
+        elif serve:
+            # Answers don't depend on it, so the server stays in service.
+            workers = Workers(store)
+            dependencies.append(Dependency("workers", workers.ping, required=False))
+        if serve and settings.redis_host is not None:
             dependencies.append(Dependency("redis", cache.ping, required=False))
-        if generator is not None:
+        if serve and generator is not None:
             dependencies.append(
                 Dependency("llm", generator.ping, required=False, fresh_seconds=LLM_FRESH_SECONDS)
             )
@@ -149,12 +180,17 @@ def open_services(
                 min_score=settings.min_score,
             ),
             ingester=ingester,
+            intake=intake,
+            limits=_limits(settings, metrics, stack),
             readiness=Readiness(tuple(dependencies), metrics),
+            urls=_url_reader(settings, store, metrics, fetcher),
             fingerprint=fingerprint,
+            ids=PublicIds(store.secret("public-ids")),
         )
         if work:
             ingester.start()
-            stack.callback(ingester.stop, settings.ingest_shutdown_seconds)
+            seconds = settings.ingest_shutdown_seconds if serve else settings.shutdown_seconds
+            stack.callback(ingester.stop, seconds)
         yield services
 
 
@@ -275,6 +311,27 @@ def _generator(settings: Settings) -> Generator | None:
     )
 
 
+def _url_reader(
+    settings: Settings, store: Store, metrics: Metrics, fetcher: Fetcher | None
+) -> UrlReader | None:
+    if not settings.fetch_urls:
+        return None
+    if fetcher is None:
+        # Imported when wanted: a server that fetches nothing needs no HTTP client in memory.
+        from ragdock.adapters.fetchers.http import HttpFetcher
+
+        try:
+            fetcher = HttpFetcher(
+                max_bytes=settings.max_upload_mb * 2**20, hosts=settings.fetch_hosts
+            )
+        except InputError:
+            raise ConfigurationError(
+                f"RAG_FETCH_HOSTS={settings.fetch_hosts!r} isn't a list of host names such as "
+                "docs.example.org,*.example.com."
+            ) from None
+    return UrlReader(fetcher, store, metrics)
+
+
 def _cache(settings: Settings, metrics: Metrics) -> Cache:
     near = MemoryCache(settings.cache_memory_mb * 1024 * 1024)
     if settings.redis_host is None or settings.cache_ttl_seconds == 0:
@@ -290,6 +347,25 @@ def _cache(settings: Settings, metrics: Metrics) -> Cache:
     )
     ttl_seconds = min(NEAR_TTL_SECONDS, settings.cache_ttl_seconds)
     return TieredCache(near, far, near_ttl_seconds=ttl_seconds)
+
+
+def _limits(settings: Settings, metrics: Metrics, stack: ExitStack) -> Limits:
+    key_rate, address_rate = default_rates(
+        settings.environment, settings.rate_per_minute, settings.address_rate_per_minute
+    )
+    limiter: RateLimiter = MemoryLimiter()
+    if settings.redis_host is not None:
+        password = settings.redis_password
+        limiter = RedisLimiter(
+            settings.redis_host,
+            settings.redis_port,
+            password=password.get_secret_value() if password else None,
+            db=settings.redis_db,
+            timeout_seconds=settings.redis_timeout_seconds,
+            metrics=metrics,
+        )
+    stack.callback(limiter.close)
+    return Limits(limiter, metrics, key_rate=key_rate, address_rate=address_rate)
 
 
 def _profile(settings: Settings) -> FusionProfile:

@@ -12,12 +12,15 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
+from ragdock.core.gcra import Limit
+from ragdock.core.gcra import Verdict as Granted
 from ragdock.types import (
     ApiKey,
     Chunk,
     Collection,
     DenseResult,
     Document,
+    FetchedFile,
     Hit,
     Job,
     JobStage,
@@ -36,14 +39,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "AuditLog",
     "Build",
     "Cache",
     "Embedder",
+    "Fetcher",
     "Generator",
     "Keeper",
     "KeyStore",
     "Metrics",
     "Parser",
+    "RateLimiter",
     "Reader",
     "Spool",
     "Store",
@@ -235,10 +241,10 @@ class Store(Protocol):
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
-        """Jobs that changed since, each once and as it is now, with the number of its change.
+    ) -> tuple[Job, ...]:
+        """Jobs that changed since, each once and as it is now, by their `change`.
 
-        In ascending order of those numbers. Without `collections`, of all of them.
+        Of those of `collections` that exist, or of all.
         """
         ...
 
@@ -561,6 +567,43 @@ class Parser(Protocol):
 
     def close(self) -> None:
         """End child processes."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Counts requests, for all who share it; never raises."""
+
+    @property
+    def instant(self) -> bool:
+        """Whether `take` would answer without waiting, so that the event loop may call it."""
+        ...
+
+    def take(self, limit: Limit, wanted: int = 1) -> Granted:
+        """Grant up to `wanted` requests to the limit's holder."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Where it is recorded who did what."""
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append one record, which holds what JSON can; raises `OSError` when that fails."""
+        ...
+
+    def close(self) -> None:
+        """Release files."""
+        ...
+
+
+class Fetcher(Protocol):
+    """Content from URLs that strangers name."""
+
+    def fetch(self, url: str, write: Callable[[bytes], None], deadline: float) -> FetchedFile:
+        """Hand the content to `write` by `deadline` (monotonic clock); raises `FetchError`."""
         ...
 
 

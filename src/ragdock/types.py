@@ -30,6 +30,7 @@ __all__ = [
     "Collection",
     "DenseResult",
     "Document",
+    "FetchedFile",
     "Finding",
     "Hit",
     "Int8Matrix",
@@ -151,6 +152,19 @@ class Collection:
     n_chunks: int
     created_at: float
     reindex_percent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedFile:
+    """What a URL's content is; `page` is the URL without its query, which may hold secrets.
+
+    `media_type` is the declared one, or empty. `document_id` is the same for the same URL.
+    """
+
+    document_id: str
+    page: str
+    filename: str
+    media_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +327,8 @@ class Job:
     (a later write of the same document won), `deleted`, or `expanded` (an archive whose files are
     jobs of their own, with this one as `parent_id`). `stage`, `percent` (0-100) and `worker` tell
     of a job in work, `next_attempt_at` of one that waits for its next attempt. `token` grows with
-    each claim, so that the store can tell a worker that has lost the job.
+    each claim, so that the store can tell a worker that has lost the job. `change` numbers the
+    ledger's changes, of which this is the job's latest.
     """
 
     id: int
@@ -339,6 +354,7 @@ class Job:
     worker: str | None = None
     parent_id: int | None = None
     token: int = 0
+    change: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,13 @@ from ragdock.services.pipeline import Pipeline
 from ragdock.services.threads import DaemonPool
 from ragdock.types import Job, JobStage, JobState, Upload
 
-__all__ = ["Ingester"]
+__all__ = ["Ingester", "Workers"]
 
 HEARTBEAT_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 0.5
 PURGE_CHUNKS: Final = 1_024
 CHANGES_AT_ONCE: Final = 500
+UNSERVED_SECONDS: Final = 5.0
 FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,10 @@ class Ingester:
                 self._metrics.count("ingested", outcome="unchanged")
         self._wake.set()
         return jobs
+
+    def wake(self) -> None:
+        """Look for work now: there is some that didn't come by `submit`."""
+        self._wake.set()
 
     def current(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
         """The jobs as they are now; one whose row is gone (with its collection) is cancelled."""
@@ -196,8 +201,8 @@ class Ingester:
     def _watch(self, seen: int) -> int:
         """Find out which of the jobs in work were cancelled or given to others."""
         while changes := self._store.job_changes(seen, limit=CHANGES_AT_ONCE):
-            seen = changes[-1][0]
-            now = {job.id: job for _, job in changes}
+            seen = changes[-1].change
+            now = {job.id: job for job in changes}
             with self._lock:
                 for token, job in self._running.items():
                     after = now.get(job.id, job)
@@ -286,6 +291,30 @@ class Ingester:
         except Exception:
             log.exception("%s failed", what)
             self._stopping.wait(IDLE_SECONDS)
+
+
+class Workers:
+    """The workers in other processes, as a server sees them that leaves the work to them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._unserved_since: float | None = None
+
+    def ping(self) -> None:
+        """Return unless documents have been waiting for a while and no worker lives."""
+        depth = self._store.queue_depth()
+        n_waiting = depth[JobState.PENDING] + depth[JobState.PROCESSING]
+        if not n_waiting or self._store.workers():
+            self._unserved_since = None
+            return
+        now = time.monotonic()
+        if self._unserved_since is None:
+            self._unserved_since = now
+        if now - self._unserved_since >= UNSERVED_SECONDS:
+            raise UnavailableError(
+                f"{n_waiting} documents wait and no worker runs: start `ragdock worker` on the "
+                "same data directory, or set RAG_INGEST=true."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ragdock.core.filters import Filter
 from ragdock.core.fingerprints import same_vectors
 from ragdock.core.fusion import Fused, FusionProfile, fuse
 from ragdock.core.keys import cache_key, normalised
+from ragdock.core.patience import require_patience
 from ragdock.errors import ConflictError
 from ragdock.ports import Embedder, Metrics, Reader, Store
 from ragdock.services.caching import CacheState, JsonCache, dump
@@ -49,7 +50,8 @@ class Timings:
 
     @contextmanager
     def stage(self, name: str, metrics: Metrics) -> Iterator[None]:
-        """Time a stage, for the answer and for the operator."""
+        """Time a stage, for the answer and for the operator; none begins that nobody waits for."""
+        require_patience()
         start = time.perf_counter()
         try:
             yield

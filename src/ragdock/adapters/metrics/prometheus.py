@@ -38,6 +38,27 @@ METRICS: Final[dict[str, tuple[str, str, str, tuple[str, ...], tuple[float, ...]
         ("reason",),
         (),
     ),
+    "rate_limit_fallback": (
+        "counter",
+        "rag_rate_limit_fallback_total",
+        "Rate limits that a process decided alone, because Redis was away.",
+        (),
+        (),
+    ),
+    "audit_failures": (
+        "counter",
+        "rag_audit_failures_total",
+        "Audit records that could not be written.",
+        (),
+        (),
+    ),
+    "connections_closed": (
+        "counter",
+        "rag_connections_closed_total",
+        "Connections closed by the server, by reason (full, header, slow_reader).",
+        ("reason",),
+        (),
+    ),
     "cache": (
         "counter",
         "rag_cache_lookups_total",
@@ -60,6 +81,13 @@ METRICS: Final[dict[str, tuple[str, str, str, tuple[str, ...], tuple[float, ...]
         "Time of a document in a stage (parse, chunk, embed, commit).",
         ("stage",),
         _SLOW,
+    ),
+    "fetches": (
+        "counter",
+        "rag_url_fetches_total",
+        "URLs fetched for POST /v1/urls, by outcome (fetched, or the error's code).",
+        ("outcome",),
+        (),
     ),
     "queue": (
         "gauge",

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import apsw
 
+from ragdock.core.patience import cut_short_by
 from ragdock.errors import (
     ConfigurationError,
+    GivenUpError,
     InputError,
     IntegrityError,
     StoreError,
@@ -89,6 +91,8 @@ def translated() -> Iterator[None]:
         ) from exc
     except (apsw.CorruptError, apsw.NotADBError) as exc:
         raise IntegrityError("A database file of the store is damaged; restore a backup.") from exc
+    except apsw.InterruptError as exc:
+        raise GivenUpError("Nobody waits for this query any more.") from exc
     except (apsw.BusyError, apsw.LockedError) as exc:
         raise StoreError("The store is busy; retry shortly.", retry_after_seconds=1.0) from exc
     except apsw.TooBigError as exc:
@@ -97,6 +101,26 @@ def translated() -> Iterator[None]:
         raise StoreError("The store failed; the log has the cause.") from exc
     except UnicodeEncodeError as exc:
         raise InputError("The text holds half a surrogate pair, which UTF-8 can't say.") from exc
+
+
+@contextmanager
+def _interruptible(connection: apsw.Connection) -> Iterator[None]:
+    """End the statement that runs when nobody waits for it any more."""
+    ended = False
+    lock = threading.Lock()
+
+    def interrupt() -> None:
+        # Called in another thread, so it must not meet the connection while it is closed.
+        with lock:
+            if not ended:
+                connection.interrupt()
+
+    with cut_short_by(interrupt):
+        try:
+            yield
+        finally:
+            with lock:
+                ended = True
 
 
 class Database:
@@ -259,7 +283,8 @@ class Database:
             try:
                 connection.execute("BEGIN")
                 try:
-                    yield connection
+                    with _interruptible(connection):
+                        yield connection
                 finally:
                     connection.execute("ROLLBACK")
             except BaseException:

@@ -8,6 +8,7 @@ done again, to the same effect.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -63,6 +64,7 @@ __all__ = ["SqliteStore"]
 
 KEEP_FAILED_HOURS: Final = 168.0
 PURGE_AFTER_COMMIT: Final = 256
+MAX_ATTEMPTS: Final = 5
 SECRET_BYTES: Final = 32
 SWEEP_INDEXES_SECONDS: Final = 60.0
 T = TypeVar("T")
@@ -81,7 +83,8 @@ class SqliteStore:
     ) -> None:
         """Open or create; raises `ConfigurationError` when the directory can't be written.
 
-        Uploads of failed and cancelled jobs are kept for a retry for `keep_failed_hours`.
+        Uploads of failed and cancelled jobs are kept for a retry for `keep_failed_hours`; a job is
+        failed after `max_attempts` that its document may be to blame for. `clock` is for tests.
         """
         require_safe_sqlite()
         self._directory = directory
@@ -410,11 +413,15 @@ class SqliteStore:
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
-        """Rows of the ledger that changed since, as (change, job), in that order."""
+    ) -> tuple[Job, ...]:
+        """Rows of the ledger that changed since, in the order of their changes."""
         ids = None
         if collections is not None:
-            ids = [self._row(name).id for name in collections]
+            rows = self._catalogue.query(
+                "SELECT id FROM collections WHERE name IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(collections)),),
+            )
+            ids = [row[0] for row in rows]
         return self._ledger.changes(after, ids, limit)
 
     def workers(self) -> tuple[str, ...]:
