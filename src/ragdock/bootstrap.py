@@ -258,6 +258,10 @@ class Reindexing:
         """The collection's next index; None when it is indexed so already."""
         return self._store.rebuild(collection, self.fingerprint, self._dim, force=force)
 
+    def is_begun(self, collection: str) -> bool:
+        """Whether an earlier run left something to go on with."""
+        return self._store.collection(collection).reindex_percent is not None
+
     def discard(self, collection: str) -> bool:
         """Remove an unfinished build; False when there is none."""
         return self._store.discard_build(collection)
