@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ragdock.api.fields import (
+    MAX_URLS,
     DocumentId,
     FileName,
     FilterObject,
@@ -16,8 +17,10 @@ from ragdock.api.fields import (
     Question,
     Text,
     TopK,
+    Url,
 )
 from ragdock.core.ids import PublicIds
+from ragdock.errors import FetchError
 from ragdock.types import Collection, Document, Job, JobStage, JobState
 
 __all__ = [
@@ -30,6 +33,8 @@ __all__ = [
     "CollectionRequest",
     "DocumentBody",
     "DocumentList",
+    "FetchedDocument",
+    "FetchedList",
     "HealthBody",
     "JobBody",
     "JobList",
@@ -38,6 +43,7 @@ __all__ = [
     "SearchResult",
     "TextDocument",
     "TextDocuments",
+    "UrlsRequest",
     "change_id",
     "change_number",
     "job_id",
@@ -78,8 +84,14 @@ class CollectionRequest(_In):
     name: Name
 
 
+class ReindexBody(_Out):
+    """Another index that is being built beside the one that is searched."""
+
+    percent: int
+
+
 class CollectionBody(_Out):
-    """A collection."""
+    """A collection; `reindex` is there while it is indexed anew."""
 
     name: str
     n_documents: int
@@ -87,6 +99,7 @@ class CollectionBody(_Out):
     generation: int
     fingerprint: str
     created_at: str
+    reindex: ReindexBody | None = None
 
     @classmethod
     def of(cls, collection: Collection) -> CollectionBody:
@@ -98,6 +111,9 @@ class CollectionBody(_Out):
             generation=collection.generation,
             fingerprint=collection.fingerprint,
             created_at=_rfc3339(collection.created_at),
+            reindex=None
+            if collection.reindex_percent is None
+            else ReindexBody(percent=collection.reindex_percent),
         )
 
 
@@ -165,6 +181,51 @@ class AcceptedList(_Out):
     """The documents of one request, in its order."""
 
     documents: list[Accepted]
+
+
+class UrlsRequest(_In):
+    """URLs to fetch; `metadata` is for all of them."""
+
+    urls: Annotated[list[Url], Field(min_length=1, max_length=MAX_URLS)]
+    collection: Name | None = None
+    metadata: MetadataObject = Field(default_factory=dict)
+    wait: bool = False
+
+
+class FetchedDocument(_Out):
+    """A URL, and the document that it became; one that can't be fetched has no id and no job."""
+
+    url: str
+    id: str | None
+    filename: str | None
+    status: JobState
+    job_id: str | None
+    outcome: str | None
+    error: ErrorBody | None
+
+    @classmethod
+    def of(cls, url: str, job: Job, ids: PublicIds) -> FetchedDocument:
+        """The body of a URL's index job."""
+        return cls(url=url, **Accepted.of(job, ids).model_dump())
+
+    @classmethod
+    def failed(cls, url: str, error: FetchError) -> FetchedDocument:
+        """The body of a URL that can't be fetched."""
+        return cls(
+            url=url,
+            id=None,
+            filename=None,
+            status=JobState.FAILED,
+            job_id=None,
+            outcome=None,
+            error=ErrorBody(code=error.code, message=str(error)),
+        )
+
+
+class FetchedList(_Out):
+    """The URLs of one request, in its order, each once."""
+
+    documents: list[FetchedDocument]
 
 
 class DocumentBody(_Out):

@@ -26,12 +26,13 @@ from ragdock.services.pipeline import Pipeline
 from ragdock.services.threads import DaemonPool
 from ragdock.types import Job, JobStage, JobState, Upload
 
-__all__ = ["Ingester"]
+__all__ = ["Ingester", "Workers"]
 
 HEARTBEAT_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 0.5
 PURGE_CHUNKS: Final = 1_024
 CHANGES_AT_ONCE: Final = 500
+UNSERVED_SECONDS: Final = 5.0
 LARGE_BYTES: Final = 4 * 2**20
 """Larger uploads are worked on one after the other, beside the small ones: one can take an hour."""
 
@@ -95,9 +96,9 @@ class Ingester:
         found = self._store.collection(collection)
         if found.fingerprint != self._fingerprint:
             raise ConflictError(
-                f"Collection {collection!r} was indexed with {found.fingerprint!r}, but the "
-                f"server runs {self._fingerprint!r}; restore the former RAG_EMBEDDER and "
-                "RAG_CHUNK_TOKENS, or drop and refill the collection.",
+                f"Collection {collection!r} is indexed with {found.fingerprint!r}, but the server "
+                f"runs {self._fingerprint!r}; restart the server with the index's settings, or run "
+                f"`ragdock reindex {collection}` with the server's.",
                 field="collection",
                 code="fingerprint_mismatch",
             )
@@ -301,6 +302,30 @@ class Ingester:
         except Exception:
             log.exception("%s failed", what)
             self._stopping.wait(IDLE_SECONDS)
+
+
+class Workers:
+    """The workers in other processes, as a server sees them that leaves the work to them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._unserved_since: float | None = None
+
+    def ping(self) -> None:
+        """Return unless documents have been waiting for a while and no worker lives."""
+        depth = self._store.queue_depth()
+        n_waiting = depth[JobState.PENDING] + depth[JobState.PROCESSING]
+        if not n_waiting or self._store.workers():
+            self._unserved_since = None
+            return
+        now = time.monotonic()
+        if self._unserved_since is None:
+            self._unserved_since = now
+        if now - self._unserved_since >= UNSERVED_SECONDS:
+            raise UnavailableError(
+                f"{n_waiting} documents wait and no worker runs: start `ragdock worker` on the "
+                "same data directory, or set RAG_INGEST=true."
+            )
 
 
 @dataclass(frozen=True, slots=True)

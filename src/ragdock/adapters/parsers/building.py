@@ -88,6 +88,13 @@ class TextBuilder:
         self._parts.append(text)
         self.length = end
 
+    def include(self, parsed: ParsedDocument, level: int = 0) -> None:
+        """Append another document's blocks, its headings `level` levels deeper."""
+        for block in parsed.blocks:
+            deeper = min(block.level + level, 6) if block.level else 0
+            text = parsed.text[block.start : block.end]
+            self.add(text, block.kind, deeper, block.label)
+
     def end_page(self, number: int, start: int) -> None:
         """Note that page `number` covers what was added since the text had length `start`."""
         self._pages.append(PageSpan(number, start, self.length))

@@ -15,12 +15,12 @@ from ragdock.core.spans import overlong_word_spans
 from ragdock.errors import DocumentError
 from ragdock.types import ParsedDocument
 
-__all__ = ["is_supported", "needs_child", "read"]
+__all__ = ["is_supported", "modules", "needs_child", "read"]
 
 _SCANNERS: Final = {
     media.PLAIN_TEXT: ("plain_text", "Scanner"),
     media.MARKDOWN: ("markdown", "Scanner"),
-    media.RST: ("markdown", "Scanner"),  # Its titles are underlined as Markdown's are.
+    media.RST: ("restructured", "Scanner"),
     media.CSV: ("delimited", "Scanner"),
     media.TSV: ("delimited", "Scanner"),
     media.JSONL: ("json_text", "LineScanner"),
@@ -31,9 +31,23 @@ _PARSERS: Final = {
     media.JSON: ("json_text", "parse"),
     media.HTML: ("html_lexbor", "parse"),
     media.DOCX: ("docx_xml", "parse"),
+    media.PPTX: ("pptx_xml", "parse"),
+    media.XLSX: ("xlsx_xml", "parse"),
+    media.ODT: ("odf_xml", "parse"),
+    media.ODS: ("odf_xml", "parse"),
+    media.ODP: ("odf_xml", "parse"),
+    media.EPUB: ("epub", "parse"),
+    media.RTF: ("rtf", "parse"),
+    media.EML: ("eml", "parse"),
+    media.LATEX: ("latex", "parse"),
+    media.NOTEBOOK: ("notebook", "parse"),
+    media.SUBRIP: ("subtitles", "parse"),
+    media.WEBVTT: ("subtitles", "parse"),
+    media.XML: ("xml_text", "parse"),
 }
 """Read whole, within the parser's memory, and handed on in parts."""
-_FOREIGN: Final = frozenset({media.HTML, media.PDF, media.DOCX})
+# Plain text and records, read by our own code in time that grows with their size.
+_HARMLESS: Final = frozenset({*_SCANNERS, media.JSON, media.SUBRIP, media.WEBVTT})
 _SOLID: Final = re.compile(r"\A\S+")
 _IN_PROCESS_BYTES: Final = 2**18  # At most 0.4 s of pure Python, which holds the GIL.
 
@@ -45,7 +59,13 @@ def is_supported(media_type: str) -> bool:
 
 def needs_child(media_type: str, size_bytes: int) -> bool:
     """Whether the file is parsed in a child process: foreign code, or much work."""
-    return media_type in _FOREIGN or size_bytes > _IN_PROCESS_BYTES
+    return media_type not in _HARMLESS or size_bytes > _IN_PROCESS_BYTES
+
+
+def modules() -> tuple[str, ...]:
+    """The names of all modules that parse."""
+    names = {module for module, _ in (*_SCANNERS.values(), *_PARSERS.values())} | {"pdf_pdfium"}
+    return tuple(f"ragdock.adapters.parsers.{name}" for name in sorted(names))
 
 
 def read(

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_schema
+from ragdock.api.clock import request_clock
 from ragdock.api.deps import CollectionQuery, DocumentId, GateOf, ServicesOf
 from ragdock.api.fields import DOCUMENT_ID, MetadataObject
 from ragdock.api.forms import too_many_files
@@ -38,7 +39,7 @@ from ragdock.errors import InputError, NotFoundError, UnavailableError
 from ragdock.settings import Settings
 from ragdock.types import Document, Job, JobKind, JobState, Right, Upload
 
-__all__ = ["router"]
+__all__ = ["finished", "router", "waited"]
 
 _UNFINISHED: Final = (JobState.PENDING, JobState.PROCESSING)
 _FIRST_LOOK_SECONDS: Final = 0.01
@@ -225,15 +226,15 @@ async def _answer(
     wait: bool,
 ) -> Response:
     if wait:
-        jobs = await _waited(request, services, gate, jobs)
+        jobs = await waited(request, services, gate, jobs)
     failed = [job for job in jobs if job.state is JobState.FAILED]
     if failed and len(failed) == len(jobs):
         return _all_failed(failed)
     body = AcceptedList(documents=[Accepted.of(job, services.ids) for job in jobs])
-    return JSONResponse(body.model_dump(mode="json"), 200 if wait and _finished(jobs) else 202)
+    return JSONResponse(body.model_dump(mode="json"), 200 if wait and finished(jobs) else 202)
 
 
-async def _waited(
+async def waited(
     request: Request, services: Services, gate: GateOf, jobs: tuple[Job, ...]
 ) -> tuple[Job, ...]:
     """The jobs once they are finished, or as they are when the time is over.
@@ -246,9 +247,13 @@ async def _waited(
         return jobs
     state.n_waiting += 1
     pause_seconds = _FIRST_LOOK_SECONDS
+    clock = request_clock.get()
+    if clock is not None:
+        clock.work(services.settings.wait_timeout_seconds)
+        clock.watch()
     try:
         async with asyncio.timeout(services.settings.wait_timeout_seconds):
-            while not _finished(jobs):
+            while not finished(jobs):
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 1.5, _LONGEST_PAUSE_SECONDS)
                 with suppress(UnavailableError):
@@ -256,13 +261,14 @@ async def _waited(
     except TimeoutError:
         log.debug("the wait for documents timed out")
     except asyncio.CancelledError:
-        log.info("the server stops while a client waits for documents")
+        log.info("the server stops, or a client leaves, while it waits for documents")
     finally:
         state.n_waiting -= 1
     return jobs
 
 
-def _finished(jobs: Sequence[Job]) -> bool:
+def finished(jobs: Sequence[Job]) -> bool:
+    """Whether there is nothing to wait for."""
     return all(job.state not in _UNFINISHED for job in jobs)
 
 

@@ -19,7 +19,7 @@ from ragdock.api.problems import problem_responses
 from ragdock.api.schemas import JobBody, JobList, change_id, change_number, job_id, job_number
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services
 from ragdock.core.ids import PublicIds
-from ragdock.errors import InputError, NotFoundError, job_not_found
+from ragdock.errors import NotFoundError, job_not_found
 from ragdock.types import Job, JobState, Right
 
 __all__ = ["router"]
@@ -190,7 +190,7 @@ def _before(ids: PublicIds, text: str | None) -> int | None:
         return None
     number = job_number(ids, text)
     if number is None:
-        raise InputError("`before` is no `next` of a page of jobs.", field="query.before")
+        raise NotFoundError("`before` is no `next` of a page of jobs.", field="query.before")
     return number
 
 
