@@ -79,6 +79,9 @@ test-llm: $(VENV)/.dev models/manifest.json requirements/llm.txt ## Run the test
 test-container: $(VENV)/.dev ## Run the container tests on a Docker Engine of their own (root, apt)
 	@PYTHON=$(VENV)/bin/python scripts/test-container.sh
 
+chaos: $(VENV)/.dev ## 2,000 documents under 200 kills, a full disk, a jumping clock; prints counts
+	$(VENV)/bin/python bench/chaos.py
+
 bench: $(VENV)/.dev models/manifest.json ## Measure speed beside its floors and ceilings
 	@$(RUN) bench.run
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ragdock import __version__
-from ragdock.cli import documents, ingest, keeping, keys, query, server, tools, worker
+from ragdock.cli import documents, ingest, jobs, keeping, keys, query, server, tools, worker
 from ragdock.cli.options import add_key_file
 from ragdock.cli.output import emit, note
 from ragdock.errors import ConfigurationError, InputError, RagdockError
@@ -51,6 +51,7 @@ worker.register(app)
 ingest.register(app)
 query.register(app)
 documents.register(app)
+jobs.register(app)
 keys.register(app)
 keeping.register(app)
 tools.register(app)
