@@ -14,7 +14,7 @@ from ragdock.adapters.caches.tiered import NEAR_TTL_SECONDS, TieredCache
 from ragdock.adapters.embedders.minilm import MiniLmEmbedder
 from ragdock.adapters.limits.memory import MemoryLimiter
 from ragdock.adapters.limits.redis import RedisLimiter
-from ragdock.adapters.metrics.prometheus import PrometheusMetrics
+from ragdock.adapters.metrics.prometheus import FleetMetrics, PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
 from ragdock.adapters.stores.sqlite.answers import SqliteAnswers
@@ -56,6 +56,7 @@ __all__ = [
     "Reindexing",
     "Services",
     "keeper_of",
+    "open_fleet_metrics",
     "open_keys",
     "open_reindexing",
     "open_services",
@@ -220,6 +221,11 @@ def open_keys(settings: Settings) -> Iterator[Keys]:
         yield keys
     finally:
         keys.close()
+
+
+def open_fleet_metrics(directory: str) -> FleetMetrics:
+    """The metrics of processes that were started with this PROMETHEUS_MULTIPROC_DIR."""
+    return FleetMetrics(directory)
 
 
 def _parse_memory_mb() -> int:

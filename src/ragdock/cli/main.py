@@ -16,6 +16,7 @@ from ragdock import __version__
 from ragdock.cli import (
     documents,
     ingest,
+    jobs,
     keeping,
     keys,
     query,
@@ -61,6 +62,7 @@ worker.register(app)
 ingest.register(app)
 query.register(app)
 documents.register(app)
+jobs.register(app)
 keys.register(app)
 keeping.register(app)
 reindex.register(app)
