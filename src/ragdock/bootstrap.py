@@ -17,6 +17,7 @@ from ragdock.adapters.limits.redis import RedisLimiter
 from ragdock.adapters.metrics.prometheus import PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
+from ragdock.adapters.stores.sqlite.answers import SqliteAnswers
 from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fingerprints import fingerprint_of
@@ -25,6 +26,7 @@ from ragdock.core.ids import PublicIds
 from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, InputError, NotFoundError
 from ragdock.ports import (
+    Answers,
     Build,
     Cache,
     Embedder,
@@ -72,6 +74,7 @@ class Services:
     settings: Settings
     store: Store
     keys: Keys
+    answers: Answers
     embedder: Embedder
     metrics: Metrics
     retriever: Retriever
@@ -108,6 +111,8 @@ def open_services(
         store: Store = TenantStore(sqlite)
         stack.callback(store.close)
         keys = stack.enter_context(open_keys(settings))
+        answers = SqliteAnswers(settings.data_dir)
+        stack.callback(answers.close)
         embedder = embedder or _embedder(settings, n_threads)
         stack.callback(embedder.close)
         cache = _cache(settings, metrics)
@@ -168,6 +173,7 @@ def open_services(
             settings=settings,
             store=store,
             keys=keys,
+            answers=answers,
             embedder=embedder,
             metrics=metrics,
             retriever=retriever,
@@ -251,6 +257,10 @@ class Reindexing:
     def build(self, collection: str, *, force: bool = False) -> Build | None:
         """The collection's next index; None when it is indexed so already."""
         return self._store.rebuild(collection, self.fingerprint, self._dim, force=force)
+
+    def is_begun(self, collection: str) -> bool:
+        """Whether an earlier run left something to go on with."""
+        return self._store.collection(collection).reindex_percent is not None
 
     def discard(self, collection: str) -> bool:
         """Remove an unfinished build; False when there is none."""

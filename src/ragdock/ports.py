@@ -25,6 +25,7 @@ from ragdock.types import (
     Job,
     JobStage,
     JobState,
+    KeptAnswer,
     Member,
     ParsedDocument,
     ScoredChunk,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "Answers",
     "AuditLog",
     "Build",
     "Cache",
@@ -442,6 +444,29 @@ class KeyStore(Protocol):
 
     def close(self) -> None:
         """Release everything."""
+        ...
+
+
+class Answers(Protocol):
+    """The first answers to writes, by scope (who, method, path) and idempotency key."""
+
+    def begin(self, scope: str, key: str) -> KeptAnswer | None:
+        """The first answer of the last 24 hours; None makes the request the caller's to work on.
+
+        `ConflictError` while another caller works on it, who is alive.
+        """
+        ...
+
+    def finish(self, scope: str, key: str, answer: KeptAnswer) -> None:
+        """Keep the answer to what this process has begun."""
+        ...
+
+    def forget(self, scope: str, key: str) -> None:
+        """Have what this process has begun begin anew next time."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; what was begun and not finished is nobody's from then on."""
         ...
 
 

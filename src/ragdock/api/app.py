@@ -18,6 +18,7 @@ from ragdock.api.auth import SECURITY_SCHEMES, Authentication, require_declared
 from ragdock.api.feed import Feed
 from ragdock.api.gate import Gate
 from ragdock.api.headers import SecurityHeaders, cors_options, parse_origins
+from ragdock.api.idempotency import Idempotency
 from ragdock.api.limiting import UNLIMITED_PATHS, KeyRate, RateGate
 from ragdock.api.middleware import Envelope
 from ragdock.api.problems import install_problem_handlers, problem_responses
@@ -123,6 +124,7 @@ def create_app(
         app.router.routes.extend(router.routes)
     install_problem_handlers(app, [route for router in routers for route in router.routes])
     # The last one added is the first to see a request. A key has to be known to be limited.
+    app.add_middleware(Idempotency)
     app.add_middleware(KeyRate)
     app.add_middleware(Authentication)
     app.add_middleware(

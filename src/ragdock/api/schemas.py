@@ -84,8 +84,14 @@ class CollectionRequest(_In):
     name: Name
 
 
+class ReindexBody(_Out):
+    """Another index that is being built beside the one that is searched."""
+
+    percent: int
+
+
 class CollectionBody(_Out):
-    """A collection."""
+    """A collection; `reindex` is there while it is indexed anew."""
 
     name: str
     n_documents: int
@@ -93,6 +99,7 @@ class CollectionBody(_Out):
     generation: int
     fingerprint: str
     created_at: str
+    reindex: ReindexBody | None = None
 
     @classmethod
     def of(cls, collection: Collection) -> CollectionBody:
@@ -104,6 +111,9 @@ class CollectionBody(_Out):
             generation=collection.generation,
             fingerprint=collection.fingerprint,
             created_at=_rfc3339(collection.created_at),
+            reindex=None
+            if collection.reindex_percent is None
+            else ReindexBody(percent=collection.reindex_percent),
         )
 
 

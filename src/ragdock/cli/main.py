@@ -13,7 +13,17 @@ from typing import Annotated
 import typer
 
 from ragdock import __version__
-from ragdock.cli import documents, ingest, keeping, keys, query, server, tools, worker
+from ragdock.cli import (
+    documents,
+    ingest,
+    keeping,
+    keys,
+    query,
+    reindex,
+    server,
+    tools,
+    worker,
+)
 from ragdock.cli.options import add_key_file
 from ragdock.cli.output import emit, note
 from ragdock.errors import ConfigurationError, InputError, RagdockError
@@ -53,6 +63,7 @@ query.register(app)
 documents.register(app)
 keys.register(app)
 keeping.register(app)
+reindex.register(app)
 tools.register(app)
 add_key_file(app)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from ragdock.adapters.stores.sqlite.collection import CollectionFile
 from ragdock.adapters.stores.sqlite.connections import Database, connect_raw, fetch, translated
 from ragdock.adapters.stores.sqlite.indexes import Indexes, Place
 from ragdock.adapters.stores.sqlite.owners import Owners
-from ragdock.adapters.stores.sqlite.texts import to_document
+from ragdock.adapters.stores.sqlite.texts import StoredPart, to_document
 from ragdock.errors import ConflictError, IntegrityError, NotFoundError, StoreError
 from ragdock.types import (
     Chunk,
@@ -109,6 +109,14 @@ def _discard(file: str, shop: Workshop) -> None:
     shop.remove_file(file)
 
 
+def _structured(stored: StoredPart, title: str) -> ParsedDocument:
+    """A part with blocks to cut between: its paragraphs, where nothing else is known."""
+    part = to_document(stored, title)
+    if part.blocks:
+        return part
+    return replace(part, blocks=to_document(replace(stored, structure=None), title).blocks)
+
+
 class Build:
     """`ports.Build`: one collection's next index; one process works on it at a time."""
 
@@ -178,7 +186,7 @@ class Build:
         with self._shop.using(self._current) as live:
             n, n_parts, title = live.parts(document.id)
             for number in range(n_parts):
-                part = to_document(live.part(n, number), title)
+                part = _structured(live.part(n, number), title)
                 if number == 0 and live.document(document.id).version != document.version:
                     raise NotFoundError("The document was replaced while it was read.")
                 yield part
