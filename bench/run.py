@@ -35,7 +35,7 @@ from ragdock.bootstrap import DEFAULT_COLLECTION, Services, open_services  # noq
 from ragdock.core.evaluation import percentile  # noqa: E402
 from ragdock.core.keys import sha256_hex  # noqa: E402
 from ragdock.samples import sample_questions  # noqa: E402
-from ragdock.services.ingest import embedded_text, passages  # noqa: E402
+from ragdock.services.pipeline import embedded_text, passages  # noqa: E402
 from ragdock.services.retrieve import Query, Timings  # noqa: E402
 from ragdock.settings import Settings, cpu_quota  # noqa: E402
 from ragdock.types import Upload  # noqa: E402

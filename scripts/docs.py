@@ -82,10 +82,10 @@ def routes() -> list[tuple[str, str, str]]:
     """Method, path and first sentence of every route of ours, in the order of the API."""
     from fastapi.routing import APIRoute
 
-    from ragdock.api.routes import collections, documents, health, jobs, search
+    from ragdock.api.routes import collections, documents, health, jobs, search, urls
 
     found = []
-    for module in (health, collections, documents, jobs, search):
+    for module in (health, collections, documents, urls, jobs, search):
         for route in module.router.routes:
             if isinstance(route, APIRoute):
                 text = inspect.getdoc(route.endpoint) or ""

@@ -6,36 +6,48 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
-from ragdock.core.gcra import Limit, Verdict
+from ragdock.core.gcra import Limit
+from ragdock.core.gcra import Verdict as Granted
 from ragdock.types import (
     ApiKey,
     Chunk,
     Collection,
     DenseResult,
     Document,
+    FetchedFile,
     Hit,
     Job,
     JobStage,
     JobState,
+    KeptAnswer,
+    Member,
     ParsedDocument,
     ScoredChunk,
     SpooledFile,
     Upload,
     Vector,
     Vectors,
+    Verdict,
 )
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = [
+    "Answers",
     "AuditLog",
+    "Build",
     "Cache",
     "Embedder",
+    "Fetcher",
     "Generator",
+    "Keeper",
     "KeyStore",
     "Metrics",
     "Parser",
@@ -43,6 +55,7 @@ __all__ = [
     "Reader",
     "Spool",
     "Store",
+    "StoreCopy",
 ]
 
 
@@ -230,10 +243,10 @@ class Store(Protocol):
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
-        """Jobs that changed since, each once and as it is now, with the number of its change.
+    ) -> tuple[Job, ...]:
+        """Jobs that changed since, each once and as it is now, by their `change`.
 
-        In ascending order of those numbers. Without `collections`, of all of them.
+        Of those of `collections` that exist, or of all.
         """
         ...
 
@@ -298,6 +311,110 @@ class Store(Protocol):
         ...
 
 
+class Build(Protocol):
+    """A collection's next index, made beside the live one, which goes on being read and written.
+
+    It holds documents by version; what it has stays when it is closed or killed.
+    """
+
+    def counts(self) -> tuple[int, int, int]:
+        """Documents and characters of the collection, and characters of what the build lacks."""
+        ...
+
+    def lacking(self, after: str | None = None, limit: int = 100) -> tuple[Document, ...]:
+        """Documents whose current version the build doesn't have, by id, with ids above `after`."""
+        ...
+
+    def parts(self, document: Document) -> Iterator[ParsedDocument]:
+        """The document as it was committed; `NotFoundError` when that version is gone."""
+        ...
+
+    def stage(
+        self, document: Document, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> None:
+        """Write a part of a large document."""
+        ...
+
+    def commit(
+        self, document: Document, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> None:
+        """Write a document, or its last part."""
+        ...
+
+    def remove_gone(self) -> int:
+        """Remove documents that were deleted since they were built; how many it were."""
+        ...
+
+    def settle(self) -> None:
+        """Do now what of the switch can be done before it."""
+        ...
+
+    def note(self, percent: int) -> None:
+        """Tell everybody how far it is."""
+        ...
+
+    def locked(self) -> AbstractContextManager[Callable[[], None]]:
+        """Hold writers up as long as the block runs; yields what makes the build the index.
+
+        That takes effect, for every process at once, when the block ends well. Raises
+        `NotFoundError` when the collection was dropped.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class StoreCopy(Protocol):
+    """A store's files as of now, which fit together though others write meanwhile."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much it will be."""
+        ...
+
+    def members(self) -> Iterator[Member]:
+        """Every file; each is to be read before the next is asked for."""
+        ...
+
+    def notes(self) -> dict[str, Any]:
+        """What `Keeper.settle` needs, and counts, as JSON; complete after the last member."""
+        ...
+
+
+class Keeper(Protocol):
+    """A store as a whole: copied, put back, checked; needs no open `Store`."""
+
+    def copy(self, scratch: Path) -> StoreCopy:
+        """Copy what there is; `scratch` has room for the largest file. Stops no writer."""
+        ...
+
+    def is_member(self, name: str) -> bool:
+        """Whether a copy of this store may hold a file of that name."""
+        ...
+
+    def adopt(self, *, force: bool) -> AbstractContextManager[tuple[Path, list[Path]]]:
+        """Yield a place for a copy's files, and a list for where the old store went.
+
+        What is there when the block ends well is the store from then on; on an exception nothing
+        has changed. Raises `ConflictError` while the store is in use, or when there is one already
+        and not `force`.
+        """
+        ...
+
+    def settle(self, staging: Path, notes: Mapping[str, Any]) -> None:
+        """Make the files of a copy one store, unlike every state that caches may know."""
+        ...
+
+    def verify(self, *, quick: bool, progress: Callable[[str, int, int], None]) -> Verdict:
+        """Check everything, beside a server too; `quick` leaves texts and vectors unread.
+
+        `progress` is told what is looked at, how many documents are done, and of how many.
+        """
+        ...
+
+
 class KeyStore(Protocol):
     """API keys, durable and shared by all processes; rows are revoked, never removed."""
 
@@ -327,6 +444,29 @@ class KeyStore(Protocol):
 
     def close(self) -> None:
         """Release everything."""
+        ...
+
+
+class Answers(Protocol):
+    """The first answers to writes, by scope (who, method, path) and idempotency key."""
+
+    def begin(self, scope: str, key: str) -> KeptAnswer | None:
+        """The first answer of the last 24 hours; None makes the request the caller's to work on.
+
+        `ConflictError` while another caller works on it, who is alive.
+        """
+        ...
+
+    def finish(self, scope: str, key: str, answer: KeptAnswer) -> None:
+        """Keep the answer to what this process has begun."""
+        ...
+
+    def forget(self, scope: str, key: str) -> None:
+        """Have what this process has begun begin anew next time."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; what was begun and not finished is nobody's from then on."""
         ...
 
 
@@ -463,7 +603,7 @@ class RateLimiter(Protocol):
         """Whether `take` would answer without waiting, so that the event loop may call it."""
         ...
 
-    def take(self, limit: Limit, wanted: int = 1) -> Verdict:
+    def take(self, limit: Limit, wanted: int = 1) -> Granted:
         """Grant up to `wanted` requests to the limit's holder."""
         ...
 
@@ -481,6 +621,14 @@ class AuditLog(Protocol):
 
     def close(self) -> None:
         """Release files."""
+        ...
+
+
+class Fetcher(Protocol):
+    """Content from URLs that strangers name."""
+
+    def fetch(self, url: str, write: Callable[[bytes], None], deadline: float) -> FetchedFile:
+        """Hand the content to `write` by `deadline` (monotonic clock); raises `FetchError`."""
         ...
 
 

@@ -122,8 +122,8 @@ class Settings(BaseSettings):
         "RAG_MIN_SCORE", 0.38, 'Below this top cosine the answer is "I don\'t know".'
     )
 
-    max_upload_mb: int = _env("RAG_MAX_UPLOAD_MB", 50, "Largest file.", ge=1, le=2048)
-    max_request_mb: int = _env("RAG_MAX_REQUEST_MB", 100, "Largest request body.", ge=1, le=4096)
+    max_upload_mb: int = _env("RAG_MAX_UPLOAD_MB", 256, "Largest file.", ge=1, le=2048)
+    max_request_mb: int = _env("RAG_MAX_REQUEST_MB", 512, "Largest request body.", ge=1, le=4096)
     max_files: int = _env("RAG_MAX_FILES", 100, "Files in one request.", ge=1, le=10_000)
     max_question_chars: int = _env(
         "RAG_MAX_QUESTION_CHARS", 2000, "Longest question or query.", ge=16, le=100_000

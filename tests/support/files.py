@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-__all__ = ["DATA", "docx_bytes", "docx_parts", "pdf_bytes", "zip_bytes"]
+from ragdock.adapters.parsers import formats
+from ragdock.core.media import detect_media_type
+from ragdock.ports import Parser
+from ragdock.types import Block, PageSpan, ParsedDocument
+
+__all__ = [
+    "DATA",
+    "SAMPLES",
+    "docx_bytes",
+    "docx_parts",
+    "joined",
+    "parse_sample",
+    "pdf_bytes",
+    "read",
+    "summary",
+    "zip_bytes",
+]
 
 DATA = Path(__file__).parent.parent / "data"
+SAMPLES = (
+    "handbook.pdf", "report.docx", "page.html", "guide.md", "notes.txt", "catalogue.csv",
+    "stations.json", "events.jsonl", "thermostat.py", "railway.pptx", "boatyard.xlsx",
+    "lighthouse.odt", "rainfall.ods", "bees.odp", "caravan.epub", "belfry.eml", "vineyard.rtf",
+    "glacier.tex", "kiln.rst", "ferment.ipynb", "clockmaker.srt", "tides.vtt", "apiary.xml",
+)  # fmt: skip
+"""One readable file of every format."""
 
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _RELATIONSHIPS = (
@@ -22,6 +47,47 @@ _STYLES = "".join(
     f'<w:style w:type="paragraph" w:styleId="H{n}"><w:name w:val="heading {n}"/></w:style>'
     for n in range(1, 7)
 )
+
+
+def parse_sample(name: str) -> ParsedDocument:
+    """A file of the samples, parsed in this process."""
+    content = (DATA / name).read_bytes()
+    media_type = detect_media_type(name, None, content[:4096])
+    assert media_type is not None
+    return joined(formats.read(io.BytesIO(content), name, media_type, max_pages=1000))
+
+
+def summary(parsed: ParsedDocument) -> dict[str, object]:
+    """A parse as JSON: title, pages, and each block's kind, level, label and text."""
+    return {
+        "title": parsed.title,
+        "pages": [[page.number, page.start, page.end] for page in parsed.pages],
+        "blocks": [
+            [block.kind.value, block.level, block.label, parsed.text[block.start : block.end]]
+            for block in parsed.blocks
+        ],
+    }
+
+
+def read(parser: Parser, content: bytes, filename: str, media_type: str) -> ParsedDocument:
+    """The whole document that a parser makes of these bytes."""
+    return joined(parser.parts(io.BytesIO(content), filename, media_type))
+
+
+def joined(parts: Iterable[ParsedDocument]) -> ParsedDocument:
+    """The document of its parts, which must follow each other."""
+    text: list[str] = []
+    blocks: list[Block] = []
+    pages: list[PageSpan] = []
+    title, at = "", 0
+    for part in parts:
+        assert part.start == at
+        title = title if at else part.title
+        text.append(part.text)
+        blocks += [replace(b, start=b.start + at, end=b.end + at) for b in part.blocks]
+        pages += [replace(p, start=p.start + at, end=p.end + at) for p in part.pages]
+        at += len(part.text)
+    return ParsedDocument("".join(text), tuple(blocks), tuple(pages), title)
 
 
 def pdf_bytes(*pages: str, title: str = "", producer: str = "") -> bytes:

@@ -6,11 +6,13 @@ import unicodedata
 
 import pytest
 
+from ragdock.core import media
 from ragdock.core.media import DOCX, SUPPORTED, detect_media_type, safe_filename
 from ragdock.errors import InputError
 
 PDF_HEAD = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
 ZIP_HEAD = b"PK\x03\x04\x14\x00\x00\x00\x08\x00"
+MIMETYPE = ZIP_HEAD + b"\0" * 20 + b"mimetype%sPK\x03\x04"
 
 DETECTED = {
     "pdf by content": ("x.pdf", "application/pdf", PDF_HEAD, "application/pdf"),
@@ -24,7 +26,22 @@ DETECTED = {
     "docx by its parts": ("x", None, ZIP_HEAD + b"word/document.xml", DOCX),
     "encrypted docx": ("x.docx", None, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", DOCX),
     "old word": ("x.doc", "application/msword", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", None),
-    "xlsx": ("x.xlsx", None, ZIP_HEAD, None),
+    "xlsx": ("x.xlsx", None, ZIP_HEAD, media.XLSX),
+    "pptx by its parts": ("x", None, ZIP_HEAD + b"[Content_Types].xml ppt/a", media.PPTX),
+    "odt by its mimetype": (
+        "x.zip",
+        None,
+        MIMETYPE % b"application/vnd.oasis.opendocument.text",
+        media.ODT,
+    ),
+    "epub named docx": ("x.docx", None, MIMETYPE % b"application/epub+zip", media.EPUB),
+    "rtf named doc": ("x.doc", "application/msword", b"{\\rtf1\\ansi", media.RTF),
+    "mail without name": ("x", None, b"From: a@b.c\r\nTo: d@e.f\r\n\r\nHi", media.EML),
+    "text that begins like a mail": ("x", None, b"From: here to there", "text/plain"),
+    "xml without name": ("x", None, b"<?xml version='1.0'?><a/>", media.XML),
+    "subtitles": ("x.srt", None, b"1\n", media.SUBRIP),
+    "notebook": ("x.ipynb", "application/json", b"{}", media.NOTEBOOK),
+    "jar": ("x.jar", None, ZIP_HEAD, None),
     "zip named txt": ("x.txt", "text/plain", ZIP_HEAD, None),
     "png named md": ("x.md", "text/markdown", b"\x89PNG\r\n\x1a\n", None),
     "elf": ("tool", None, b"\x7fELF\x02\x01", None),

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from ragdock.adapters.parsers import docx_package
+from ragdock.adapters.parsers import packages
 from ragdock.adapters.parsers.docx_xml import parse
 from ragdock.errors import DocumentError
 from ragdock.types import BlockKind
@@ -203,7 +203,7 @@ def test_zip_bomb_by_ratio() -> None:
 
 def test_zip_bomb_that_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit holds while inflating, whatever size the directory declares."""
-    monkeypatch.setattr(docx_package, "_MAX_PART_BYTES", 300_000)
+    monkeypatch.setattr(packages, "_MAX_PART_BYTES", 300_000)
     content = bytearray(docx_bytes("".join(paragraph(f"word {n}") for n in range(20_000))))
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         at = content.find(signature)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from ragdock.adapters.parsers import formats
@@ -9,7 +11,7 @@ from ragdock.adapters.parsers.html_lexbor import parse
 from ragdock.core.media import HTML
 from ragdock.errors import DocumentError
 from ragdock.types import BlockKind
-from support.files import DATA
+from support.files import DATA, joined
 
 
 def text_of(source: str) -> str:
@@ -137,8 +139,9 @@ def test_title_falls_back() -> None:
 
 def test_empty_page_has_no_text() -> None:
     """A page that a script would fill says so."""
+    page = io.BytesIO(b"<body><div id=root></div><script>x()</script>")
     with pytest.raises(DocumentError, match="no text") as caught:
-        formats.read(b"<body><div id=root></div><script>x()</script>", "x.html", HTML)
+        joined(formats.read(page, "x.html", HTML, max_pages=1))
     assert caught.value.code == "no_text"
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from ragdock.adapters.parsers import pdf_pdfium
-from ragdock.adapters.parsers.pdf_pdfium import parse
 from ragdock.core.chunking import chunk_document
 from ragdock.errors import DocumentError
-from support.files import DATA, pdf_bytes
+from ragdock.types import ParsedDocument
+from support.files import DATA, joined, pdf_bytes
 
+MAX_PAGES = 20_000
 HANDBOOK = (DATA / "handbook.pdf").read_bytes()
+
+
+def parse(content: bytes) -> ParsedDocument:
+    return joined(pdf_pdfium.parts(io.BytesIO(content), MAX_PAGES))
 
 
 def code_of(content: bytes) -> str:
@@ -105,7 +112,8 @@ def test_scanned() -> None:
     assert code_of((DATA / "scan.pdf").read_bytes()) == "no_text"
 
 
-def test_too_many_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_pages() -> None:
     """The number of pages is limited."""
-    monkeypatch.setattr(pdf_pdfium, "_MAX_PAGES", 2)
-    assert code_of(HANDBOOK) == "too_complex"
+    with pytest.raises(DocumentError, match="RAG_MAX_PAGES") as caught:
+        joined(pdf_pdfium.parts(io.BytesIO(HANDBOOK), 2))
+    assert caught.value.code == "too_complex"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -17,15 +18,17 @@ import pytest
 
 from ragdock.adapters.parsers import wire
 from ragdock.adapters.parsers.dispatch import ParserPool
+from ragdock.adapters.parsers.parts import PART_CHARACTERS
 from ragdock.adapters.parsers.process import ChildProcess
 from ragdock.core.media import CSV, DOCX, HTML, JSON, MARKDOWN, PDF, PLAIN_TEXT, detect_media_type
 from ragdock.errors import DocumentError, UnavailableError
 from ragdock.ports import Parser
 from ragdock.types import Block, BlockKind, PageSpan, ParsedDocument
-from support.files import DATA, docx_parts, zip_bytes
+from support.files import DATA, docx_parts, read, zip_bytes
 
-# Lexbor compares each attribute with all before it: this takes minutes, and releases nothing.
-SLOW_PAGE = ("<div " + " ".join(f"a{n}=1" for n in range(100_000)) + ">x").encode()
+# Lexbor compares each new name of an element with all before it: this takes minutes, and releases
+# nothing.
+SLOW_PAGE = "".join(f"<x{n}></x{n}>" for n in range(300_000)).encode()
 PAGE = b"<title>T</title><p>Hello"
 
 
@@ -41,7 +44,7 @@ def pool() -> Iterator[ParserPool]:
 
 def code_of(pool: ParserPool, content: bytes, media_type: str, name: str = "x") -> str:
     with pytest.raises(DocumentError) as caught:
-        pool.parse(content, name, media_type)
+        read(pool, content, name, media_type)
     message = str(caught.value)
     assert message[0].isupper()
     assert message.endswith(".")
@@ -101,7 +104,7 @@ def test_all_formats(pool: ParserPool, name: str, title: str, n_pages: int) -> N
     content = (DATA / name).read_bytes()
     media_type = detect_media_type(name, None, content[:2048])
     assert media_type is not None
-    parsed = pool.parse(content, name, media_type)
+    parsed = read(pool, content, name, media_type)
     assert (parsed.title, len(parsed.pages)) == (title, n_pages)
     last = 0
     for block in parsed.blocks:
@@ -113,18 +116,18 @@ def test_all_formats(pool: ParserPool, name: str, title: str, n_pages: int) -> N
 
 def test_text_needs_no_child(pool: ParserPool) -> None:
     """Small text is parsed in process; large text is not."""
-    pool.parse(b"Hello.", "a.txt", PLAIN_TEXT)
+    read(pool, b"Hello.", "a.txt", PLAIN_TEXT)
     assert children(pool) == []
-    parsed = pool.parse(b"Hello. " * 200_000, "a.txt", PLAIN_TEXT)
+    parsed = read(pool, b"Hello. " * 200_000, "a.txt", PLAIN_TEXT)
     assert len(parsed.text) == 1_400_000
     assert len(children(pool)) == 1
 
 
 def test_children_are_kept(pool: ParserPool) -> None:
     """The next document goes to the same child."""
-    assert pool.parse(PAGE, "a.html", HTML).title == "T"
+    assert read(pool, PAGE, "a.html", HTML).title == "T"
     before = children(pool)
-    assert pool.parse(PAGE, "b.html", HTML).text == "Hello"
+    assert read(pool, PAGE, "b.html", HTML).text == "Hello"
     assert children(pool) == before
     assert len(before) == 1
 
@@ -134,7 +137,7 @@ def test_children_work_in_parallel() -> None:
     pool = ParserPool(timeout_seconds=60.0, memory_mb=512, processes=2)
     page = b"<p>word " * 2000
     with ThreadPoolExecutor(6) as threads:
-        results = list(threads.map(lambda n: pool.parse(page, f"{n}.html", HTML), range(12)))
+        results = list(threads.map(lambda n: read(pool, page, f"{n}.html", HTML), range(12)))
     assert {len(parsed.blocks) for parsed in results} == {2000}
     assert 1 <= len(children(pool)) <= 2
     pool.close()
@@ -161,7 +164,7 @@ def test_child_inherits_nothing(pool: ParserPool, monkeypatch: pytest.MonkeyPatc
     """A child has no secret of its parent's environment, and needs no HOME."""
     monkeypatch.setenv("RAG_LLM_API_KEY", "canary-secret")
     monkeypatch.delenv("HOME", raising=False)
-    pool.parse(PAGE, "a.html", HTML)
+    read(pool, PAGE, "a.html", HTML)
     (pid,) = children(pool)
     environment = Path(f"/proc/{pid}/environ").read_bytes()
     assert b"canary" not in environment
@@ -201,7 +204,7 @@ def test_codes(pool: ParserPool, content: bytes, media_type: str, code: str) -> 
 
 def test_an_overlong_word_among_words_is_no_failure(pool: ParserPool) -> None:
     """A megabyte of one word beside real text leaves the text."""
-    parsed = pool.parse(b"Words. " + b"x" * 500_000, "a.txt", PLAIN_TEXT)
+    parsed = read(pool, b"Words. " + b"x" * 500_000, "a.txt", PLAIN_TEXT)
     assert parsed.text.startswith("Words.")
 
 
@@ -213,12 +216,12 @@ def test_hanging_child_is_killed() -> None:
     pool = ParserPool(timeout_seconds=1.0, memory_mb=512)
     begin = time.monotonic()
     with pytest.raises(DocumentError, match="longer than 1 s") as caught:
-        pool.parse(SLOW_PAGE, "slow.html", HTML)
+        read(pool, SLOW_PAGE, "slow.html", HTML)
     assert caught.value.code == "timeout"
     assert time.monotonic() - begin < 8.0
     assert children(pool) == []
     pool = ParserPool(timeout_seconds=60.0, memory_mb=512)
-    assert pool.parse(PAGE, "a.html", HTML).text == "Hello"
+    assert read(pool, PAGE, "a.html", HTML).text == "Hello"
     pool.close()
 
 
@@ -231,25 +234,35 @@ def test_crashing_child(pool: ParserPool, number: int, code: str) -> None:
     assert code_of(pool, SLOW_PAGE, HTML) == code
     killer.join()
     assert children(pool) == []
-    assert pool.parse(PAGE, "a.html", HTML).text == "Hello"
+    assert read(pool, PAGE, "a.html", HTML).text == "Hello"
 
 
 def test_memory_is_limited() -> None:
     """A document that needs more memory than allowed fails with `memory`, at once."""
     pool = ParserPool(timeout_seconds=60.0, memory_mb=128)
     assert code_of(pool, b"[" + b"1," * 12_000_000 + b"1]", JSON) == "memory"
-    assert pool.parse(PAGE, "a.html", HTML).text == "Hello"
-    assert code_of(pool, b"word " * 40_000_000, PLAIN_TEXT) == "memory"
+    assert read(pool, PAGE, "a.html", HTML).text == "Hello"
+    pool.close()
+
+
+def test_memory_is_independent_of_a_texts_size() -> None:
+    """A text larger than a child's memory comes in parts, from the same child."""
+    pool = ParserPool(timeout_seconds=60.0, memory_mb=128)
+    parts = pool.parts(io.BytesIO(b"word " * 30_000_000), "x", PLAIN_TEXT)
+    lengths = [len(part.text) for part in parts]
+    assert sum(lengths) == 150_000_000
+    assert max(lengths) <= PART_CHARACTERS
+    assert len(children(pool)) == 1
     pool.close()
 
 
 def test_dead_idle_child_is_replaced(pool: ParserPool) -> None:
     """A child that died while idle costs nothing."""
-    pool.parse(PAGE, "a.html", HTML)
+    read(pool, PAGE, "a.html", HTML)
     (pid,) = children(pool)
     os.kill(pid, signal.SIGKILL)
     assert gone(pid)
-    assert pool.parse(PAGE, "b.html", HTML).text == "Hello"
+    assert read(pool, PAGE, "b.html", HTML).text == "Hello"
     assert children(pool) != [pid]
 
 
@@ -257,13 +270,13 @@ def test_child_that_dies_as_it_is_taken_is_replaced(
     pool: ParserPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child whose death shows only when it is asked costs its next document nothing."""
-    pool.parse(PAGE, "a.html", HTML)
+    read(pool, PAGE, "a.html", HTML)
     (pid,) = children(pool)
     os.kill(pid, signal.SIGKILL)
     assert gone(pid)
     # A process of several threads can be dead already and not yet be reported so.
     monkeypatch.setattr(ChildProcess, "is_alive", lambda _: True)
-    assert pool.parse(PAGE, "b.html", HTML).text == "Hello"
+    assert read(pool, PAGE, "b.html", HTML).text == "Hello"
 
 
 def test_busy_pool_says_so() -> None:
@@ -271,23 +284,23 @@ def test_busy_pool_says_so() -> None:
     pool = ParserPool(timeout_seconds=1.0, memory_mb=512, processes=1)
     pool._places.acquire()
     with pytest.raises(UnavailableError, match="busy"):
-        pool.parse(PAGE, "a.html", HTML)
+        read(pool, PAGE, "a.html", HTML)
     pool._places.release()
     pool.close()
 
 
 def test_close_ends_all_children(pool: ParserPool) -> None:
     """Closing ends idle and busy children; whoever waits is told that the server stops."""
-    pool.parse(PAGE, "a.html", HTML)
+    read(pool, PAGE, "a.html", HTML)
     pids = children(pool)
     closer = threading.Timer(0.5, pool.close)
     closer.start()
     with pytest.raises(UnavailableError, match="stopping"):
-        pool.parse(SLOW_PAGE, "slow.html", HTML)
+        read(pool, SLOW_PAGE, "slow.html", HTML)
     closer.join()
     assert all(gone(pid) for pid in pids)
     with pytest.raises(UnavailableError, match="stopping"):
-        pool.parse(PAGE, "a.html", HTML)
+        read(pool, PAGE, "a.html", HTML)
 
 
 def test_children_die_with_their_parent() -> None:
@@ -295,10 +308,11 @@ def test_children_die_with_their_parent() -> None:
     code = (
         "import sys, threading, time\n"
         "from ragdock.adapters.parsers.dispatch import ParserPool\n"
-        "from support.files import *\n"
+        "from support.files import read\n"
         "pool = ParserPool(60.0, 512)\n"
-        "page = ('<div ' + ' '.join(f'a{n}=1' for n in range(100_000)) + '>x').encode()\n"
-        "threading.Thread(target=pool.parse, args=(page, 'x', 'text/html'), daemon=True).start()\n"
+        "page = ''.join(f'<x{n}></x{n}>' for n in range(300_000)).encode()\n"
+        "job = (pool, page, 'x', 'text/html')\n"
+        "threading.Thread(target=read, args=job, daemon=True).start()\n"
         "while not pool._busy: time.sleep(0.01)\n"
         "time.sleep(0.7)\n"
         "print(next(iter(pool._busy)).pid, flush=True)\n"
@@ -330,6 +344,8 @@ def test_documents_survive_the_wire() -> None:
         (Block(0, 2, BlockKind.HEADING, 1, "Ä😀"), Block(4, 5, BlockKind.RECORD, 0, "a, b")),
         (PageSpan(1, 0, 2), PageSpan(2, 2, 5)),
         "Títle",
+        1_000_000,
+        0.25,
     )
-    head, body = wire.encode_document(parsed, last=False)
+    head, body = wire.encode_part(parsed)
     assert wire.decode_reply(json.loads(head), body) == parsed

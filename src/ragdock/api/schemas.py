@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ragdock.api.fields import (
+    MAX_URLS,
     DocumentId,
     FileName,
     FilterObject,
@@ -16,8 +17,11 @@ from ragdock.api.fields import (
     Question,
     Text,
     TopK,
+    Url,
 )
-from ragdock.types import Collection, Document, Job, JobState
+from ragdock.core.ids import PublicIds
+from ragdock.errors import FetchError
+from ragdock.types import Collection, Document, Job, JobStage, JobState
 
 __all__ = [
     "Accepted",
@@ -29,6 +33,8 @@ __all__ = [
     "CollectionRequest",
     "DocumentBody",
     "DocumentList",
+    "FetchedDocument",
+    "FetchedList",
     "HealthBody",
     "JobBody",
     "JobList",
@@ -37,6 +43,11 @@ __all__ = [
     "SearchResult",
     "TextDocument",
     "TextDocuments",
+    "UrlsRequest",
+    "change_id",
+    "change_number",
+    "job_id",
+    "job_number",
 ]
 
 
@@ -73,8 +84,14 @@ class CollectionRequest(_In):
     name: Name
 
 
+class ReindexBody(_Out):
+    """Another index that is being built beside the one that is searched."""
+
+    percent: int
+
+
 class CollectionBody(_Out):
-    """A collection."""
+    """A collection; `reindex` is there while it is indexed anew."""
 
     name: str
     n_documents: int
@@ -82,6 +99,7 @@ class CollectionBody(_Out):
     generation: int
     fingerprint: str
     created_at: str
+    reindex: ReindexBody | None = None
 
     @classmethod
     def of(cls, collection: Collection) -> CollectionBody:
@@ -93,6 +111,9 @@ class CollectionBody(_Out):
             generation=collection.generation,
             fingerprint=collection.fingerprint,
             created_at=_rfc3339(collection.created_at),
+            reindex=None
+            if collection.reindex_percent is None
+            else ReindexBody(percent=collection.reindex_percent),
         )
 
 
@@ -139,18 +160,18 @@ class Accepted(_Out):
     id: str
     filename: str
     status: JobState
-    job_id: int
+    job_id: str
     outcome: str | None
     error: ErrorBody | None
 
     @classmethod
-    def of(cls, job: Job) -> Accepted:
+    def of(cls, job: Job, ids: PublicIds) -> Accepted:
         """The body of an index job."""
         return cls(
             id=job.document_id,
             filename=job.filename,
             status=job.state,
-            job_id=job.id,
+            job_id=job_id(ids, job.id),
             outcome=job.outcome,
             error=_error_of(job),
         )
@@ -162,8 +183,56 @@ class AcceptedList(_Out):
     documents: list[Accepted]
 
 
+class UrlsRequest(_In):
+    """URLs to fetch; `metadata` is for all of them."""
+
+    urls: Annotated[list[Url], Field(min_length=1, max_length=MAX_URLS)]
+    collection: Name | None = None
+    metadata: MetadataObject = Field(default_factory=dict)
+    wait: bool = False
+
+
+class FetchedDocument(_Out):
+    """A URL, and the document that it became; one that can't be fetched has no id and no job."""
+
+    url: str
+    id: str | None
+    filename: str | None
+    status: JobState
+    job_id: str | None
+    outcome: str | None
+    error: ErrorBody | None
+
+    @classmethod
+    def of(cls, url: str, job: Job, ids: PublicIds) -> FetchedDocument:
+        """The body of a URL's index job."""
+        return cls(url=url, **Accepted.of(job, ids).model_dump())
+
+    @classmethod
+    def failed(cls, url: str, error: FetchError) -> FetchedDocument:
+        """The body of a URL that can't be fetched."""
+        return cls(
+            url=url,
+            id=None,
+            filename=None,
+            status=JobState.FAILED,
+            job_id=None,
+            outcome=None,
+            error=ErrorBody(code=error.code, message=str(error)),
+        )
+
+
+class FetchedList(_Out):
+    """The URLs of one request, in its order, each once."""
+
+    documents: list[FetchedDocument]
+
+
 class DocumentBody(_Out):
-    """A document; `status` is its newest job's, counts are those of the searchable version."""
+    """A document; `status` is its newest job's, counts are those of the searchable version.
+
+    `version` is the id of the job that wrote the searchable version.
+    """
 
     id: str
     collection: str
@@ -174,17 +243,17 @@ class DocumentBody(_Out):
     error: ErrorBody | None
     size_bytes: int
     sha256: str
-    version: int | None
+    version: str | None
     n_characters: int
     n_chunks: int
     n_pages: int
     metadata: dict[str, Any]
     created_at: str
     updated_at: str
-    job_id: int | None
+    job_id: str
 
     @classmethod
-    def of(cls, document: Document, job: Job | None) -> DocumentBody:
+    def of(cls, document: Document, job: Job | None, ids: PublicIds) -> DocumentBody:
         """The body of a searchable document and its newest job."""
         return cls(
             id=document.id,
@@ -196,18 +265,18 @@ class DocumentBody(_Out):
             error=_error_of(job) if job else None,
             size_bytes=document.size_bytes,
             sha256=document.sha256,
-            version=document.version,
+            version=job_id(ids, document.version),
             n_characters=document.n_characters,
             n_chunks=document.n_chunks,
             n_pages=document.n_pages,
             metadata=document.metadata,
             created_at=_rfc3339(document.created_at),
             updated_at=_rfc3339(document.updated_at),
-            job_id=job.id if job else document.version,
+            job_id=job_id(ids, job.id if job else document.version),
         )
 
     @classmethod
-    def of_job(cls, job: Job) -> DocumentBody:
+    def of_job(cls, job: Job, ids: PublicIds) -> DocumentBody:
         """The body of a document that is not searchable (yet)."""
         return cls(
             id=job.document_id,
@@ -226,7 +295,7 @@ class DocumentBody(_Out):
             metadata=job.metadata,
             created_at=_rfc3339(job.created_at),
             updated_at=_rfc3339(job.updated_at),
-            job_id=job.id,
+            job_id=job_id(ids, job.id),
         )
 
 
@@ -238,33 +307,48 @@ class DocumentList(_Out):
 
 
 class JobBody(_Out):
-    """A row of the ledger."""
+    """A row of the ledger.
 
-    id: int
+    `stage` and `percent` tell how far a job in work is; `next_attempt_at` is set while it waits for
+    its next attempt, and `error` then says why. `parent_id` is the job of the archive that the file
+    came in.
+    """
+
+    id: str
     collection: str
     document_id: str
     kind: Literal["index", "delete"]
     status: JobState
+    stage: JobStage | None
+    percent: int
     outcome: str | None
     filename: str
+    size_bytes: int
     attempt: int
+    next_attempt_at: str | None
     error: ErrorBody | None
+    parent_id: str | None
     created_at: str
     updated_at: str
 
     @classmethod
-    def of(cls, job: Job) -> JobBody:
+    def of(cls, job: Job, ids: PublicIds) -> JobBody:
         """The body of a job."""
         return cls(
-            id=job.id,
+            id=job_id(ids, job.id),
             collection=job.collection,
             document_id=job.document_id,
             kind=job.kind.value,
             status=job.state,
+            stage=job.stage,
+            percent=job.percent,
             outcome=job.outcome,
             filename=job.filename,
+            size_bytes=job.size_bytes,
             attempt=job.attempt,
+            next_attempt_at=_rfc3339(job.next_attempt_at) if job.next_attempt_at else None,
             error=_error_of(job),
+            parent_id=job_id(ids, job.parent_id) if job.parent_id else None,
             created_at=_rfc3339(job.created_at),
             updated_at=_rfc3339(job.updated_at),
         )
@@ -274,7 +358,7 @@ class JobList(_Out):
     """A page of jobs; `next` is the `before` of the next page."""
 
     jobs: list[JobBody]
-    next: int | None
+    next: str | None
 
 
 class SearchRequest(_In):
@@ -392,3 +476,23 @@ def _error_of(job: Job) -> ErrorBody | None:
 
 def _rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def job_id(ids: PublicIds, number: int) -> str:
+    """A job's number as callers see it."""
+    return ids.encode("job", number)
+
+
+def job_number(ids: PublicIds, text: str) -> int | None:
+    """The number behind a job's id; None for what is no id of this server."""
+    return ids.decode("job", text)
+
+
+def change_id(ids: PublicIds, number: int) -> str:
+    """A change's number as the id of an event."""
+    return ids.encode("change", number)
+
+
+def change_number(ids: PublicIds, text: str) -> int | None:
+    """The number behind an event's id."""
+    return ids.decode("change", text)

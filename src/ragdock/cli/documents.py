@@ -158,7 +158,7 @@ def remove_documents(
 def list_jobs(
     collection: OptionalCollection = None,
     status: Annotated[Status | None, typer.Option(help="Only jobs that stand so.")] = None,
-    before: Annotated[int | None, typer.Option(help="Only jobs below this id.")] = None,
+    before: Annotated[str | None, typer.Option(help="Only jobs below this id.")] = None,
     limit: Limit = 20,
     url: Url = DEFAULT_URL,
     json_output: JsonOutput = False,
@@ -177,7 +177,7 @@ def list_jobs(
     if json_output:
         emit_json({"jobs": jobs, "next": params["before"]})
         return
-    columns = ("id#", "document", "file", "status", "outcome", "tries#", "error", "updated")
+    columns = ("id", "document", "file", "status", "outcome", "tries#", "error", "updated")
     rows = [
         (
             job["id"],
@@ -196,13 +196,13 @@ def list_jobs(
 
 
 def show_job(
-    job_id: Annotated[int, typer.Argument(metavar="ID", help="The job's number.")],
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
     url: Url = DEFAULT_URL,
     json_output: JsonOutput = False,
 ) -> None:
     """Show one job."""
     with Api(url) as api:
-        found = api.get(path("jobs", str(job_id)))
+        found = api.get(path("jobs", job_id))
     _show(found, json_output=json_output)
 
 

@@ -25,7 +25,7 @@ from ragdock.core.sentences import line_spans, sentence_spans
 from ragdock.core.spans import Span, divide_evenly, overlong_word_spans, page_walls
 from ragdock.types import Block, BlockKind, Chunk, PageSpan, ParsedDocument
 
-__all__ = ["CHUNKER_ID", "chunk_document"]
+__all__ = ["CHUNKER_ID", "PartChunker", "chunk_document"]
 
 CHUNKER_ID: Final = "structure-1"
 """Names what this module does; goes into a collection's fingerprint with `max_tokens`."""
@@ -101,14 +101,56 @@ def chunk_document(
     sentence that began there. With `overlap_sentences` > 0 a passage repeats so many units of
     the passage before it, unless a heading or a quarter of `max_tokens` lies between.
     """
-    chunker = _Chunker(parsed, max_tokens, count_tokens, overlap_sentences)
-    chunks: list[Chunk] = []
-    for run in chunker.runs():
-        for start, end, context in chunker.segment(run):
-            page = _page_at(parsed.pages, start)
-            text = parsed.text[start:end]
-            chunks.append(Chunk(len(chunks), start, end, text, context, page))
-    return tuple(chunks)
+    chunker = PartChunker(
+        max_tokens=max_tokens, count_tokens=count_tokens, overlap_sentences=overlap_sentences
+    )
+    return chunker.chunks(parsed)
+
+
+class PartChunker:
+    """Cuts a document that comes in parts, as `chunk_document` cuts one that comes whole.
+
+    No passage reaches over the end of a part. The headings above it, the label of a table that is
+    cut in two, and the numbers of the passages go on from one part to the next.
+    """
+
+    def __init__(
+        self, *, max_tokens: int, count_tokens: CountTokens, overlap_sentences: int = 0
+    ) -> None:
+        self._max_tokens = max_tokens
+        self._count = count_tokens
+        self._overlap = overlap_sentences
+        self._title: str | None = None
+        self._path: list[tuple[int, str]] = []
+        self._last: Block | None = None
+        self._n_chunks = 0
+
+    def chunks(self, part: ParsedDocument) -> tuple[Chunk, ...]:
+        """The passages of the next part; their places are those in the document."""
+        if self._title is None:
+            self._title = _squeeze(part.title)
+        chunker = _Chunker(part, self._title, self._max_tokens, self._count, self._overlap)
+        chunker.path = self._path
+        chunker.continued = self._last is not None and _goes_on(self._last, part.blocks)
+        chunks: list[Chunk] = []
+        for run in chunker.runs():
+            for start, end, context in chunker.segment(run):
+                page = _page_at(part.pages, start)
+                text = part.text[start:end]
+                start, end = start + part.start, end + part.start
+                chunks.append(Chunk(self._n_chunks, start, end, text, context, page))
+                self._n_chunks += 1
+        self._last = part.blocks[-1] if part.blocks else self._last
+        return tuple(chunks)
+
+
+def _goes_on(last: Block, blocks: Sequence[Block]) -> bool:
+    """Whether the first block seems to be the rest of the last one of the part before."""
+    return (
+        bool(blocks and last.label)
+        and last.kind in (BlockKind.TABLE, BlockKind.CODE)
+        and (blocks[0].kind, blocks[0].label) == (last.kind, last.label)
+    )
 
 
 def _page_at(pages: Sequence[PageSpan], start: int) -> int | None:
@@ -118,10 +160,15 @@ def _page_at(pages: Sequence[PageSpan], start: int) -> int | None:
 
 class _Chunker:
     def __init__(
-        self, parsed: ParsedDocument, max_tokens: int, count_tokens: CountTokens, overlap: int
+        self,
+        parsed: ParsedDocument,
+        title: str,
+        max_tokens: int,
+        count_tokens: CountTokens,
+        overlap: int,
     ) -> None:
         self.text = parsed.text
-        self.title = _squeeze(parsed.title)
+        self.title = title
         self.blocks = parsed.blocks
         self.max_tokens = max_tokens
         self.count = count_tokens
@@ -133,6 +180,7 @@ class _Chunker:
         self.next_wall = 0
         self.behind_wall = False
         self.path: list[tuple[int, str]] = []
+        self.continued = False  # Whether the first block began in the part before.
         self.contexts: dict[tuple[str, ...], tuple[str, int]] = {}
 
     # Runs of units
@@ -179,7 +227,8 @@ class _Chunker:
     def _append(self, run: _Run, block: Block, start: int, end: int) -> None:
         tiny = self.max_tokens // _TINY_FRACTION
         heading = block.kind is BlockKind.HEADING
-        outer, inner = self._context(block, inside=False), self._context(block, inside=True)
+        within = self.continued and block is self.blocks[0]
+        outer, inner = self._context(block, inside=within), self._context(block, inside=True)
         before = run.units[-1] if run.units else None
         opens = True
         for a, b, n_tokens, cut in self._pieces(block, start, end, outer[1], inner[1]):

@@ -15,18 +15,36 @@ from typing import Final
 from ragdock.errors import InputError
 
 __all__ = [
+    "BZIP2",
     "CODE_TYPES",
     "CSV",
     "DOCX",
+    "EML",
+    "EPUB",
+    "GZIP",
     "HTML",
     "JSON",
     "JSONL",
+    "LATEX",
     "MARKDOWN",
+    "NOTEBOOK",
+    "ODP",
+    "ODS",
+    "ODT",
     "PDF",
     "PLAIN_TEXT",
+    "PPTX",
     "RST",
+    "RTF",
+    "SUBRIP",
     "SUPPORTED",
+    "TAR",
     "TSV",
+    "WEBVTT",
+    "XLSX",
+    "XML",
+    "XZ",
+    "ZIP",
     "detect_media_type",
     "safe_filename",
 ]
@@ -41,18 +59,49 @@ JSONL: Final = "application/jsonl"
 HTML: Final = "text/html"
 PDF: Final = "application/pdf"
 DOCX: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+PPTX: Final = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
+XLSX: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+ODT: Final = "application/vnd.oasis.opendocument.text"
+ODS: Final = "application/vnd.oasis.opendocument.spreadsheet"
+ODP: Final = "application/vnd.oasis.opendocument.presentation"
+EPUB: Final = "application/epub+zip"
+RTF: Final = "application/rtf"
+EML: Final = "message/rfc822"
+LATEX: Final = "text/x-tex"
+NOTEBOOK: Final = "application/x-ipynb+json"
+SUBRIP: Final = "application/x-subrip"
+WEBVTT: Final = "text/vtt"
+XML: Final = "application/xml"
+ZIP: Final = "application/zip"
+TAR: Final = "application/x-tar"
+GZIP: Final = "application/gzip"
+BZIP2: Final = "application/x-bzip2"
+XZ: Final = "application/x-xz"
 
 _TEXT_EXTENSIONS: Final = {
-    PLAIN_TEXT: "txt text log adoc asciidoc org srt vtt tex",
+    PLAIN_TEXT: "txt text log adoc asciidoc org",
     MARKDOWN: "md markdown mdown mkd mdx qmd rmd",
-    RST: "rst",
+    RST: "rst rest",
     CSV: "csv",
     TSV: "tsv tab",
     JSON: "json geojson",
     JSONL: "jsonl ndjson",
     HTML: "html htm xhtml",
     PDF: "pdf",
-    DOCX: "docx",
+    DOCX: "docx docm dotx",
+    PPTX: "pptx pptm ppsx potx",
+    XLSX: "xlsx xlsm xltx",
+    ODT: "odt ott",
+    ODS: "ods ots",
+    ODP: "odp otp",
+    EPUB: "epub",
+    RTF: "rtf",
+    EML: "eml",
+    LATEX: "tex latex ltx",
+    NOTEBOOK: "ipynb",
+    SUBRIP: "srt",
+    WEBVTT: "vtt",
+    XML: "xml",
 }
 _CODE_EXTENSIONS: Final = {
     "text/x-python": "py pyi pyw",
@@ -86,7 +135,7 @@ _CODE_EXTENSIONS: Final = {
     "text/x-proto": "proto",
     "text/x-graphql": "graphql gql",
     "text/x-terraform": "tf",
-    "application/xml": "xml xsd xsl",
+    "application/xslt+xml": "xsd xsl xslt",
     "application/yaml": "yaml yml",
     "application/toml": "toml",
     "text/x-properties": "ini cfg conf properties",
@@ -115,7 +164,13 @@ _ALIASES: Final = {
     "application/jsonlines": JSONL,
     "application/xhtml+xml": HTML,
     "application/x-pdf": PDF,
-    "text/xml": "application/xml",
+    "text/xml": XML,
+    "text/rtf": RTF,
+    "application/x-latex": LATEX,
+    "application/x-tex": LATEX,
+    "text/srt": SUBRIP,
+    "application/x-zip-compressed": ZIP,
+    "application/x-gzip": GZIP,
     "text/yaml": "application/yaml",
     "application/x-yaml": "application/yaml",
     "application/javascript": "text/javascript",
@@ -125,16 +180,33 @@ _ALIASES: Final = {
 _UNKNOWN_TYPES: Final = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 
 _PDF: Final = b"%PDF-"
+_RTF: Final = b"{\\rtf"
 _ZIP: Final = b"PK\x03\x04"
+_OOXML: Final = frozenset({DOCX, PPTX, XLSX})
+_PACKAGES: Final = _OOXML | {ODT, ODS, ODP, EPUB}
+# ODF and EPUB begin with a member that is not compressed and names the format.
+_MIMETYPE: Final = re.compile(
+    rb"PK\x03\x04.{26}mimetype([a-z./+-]{10,80}?)(?=PK|[^a-z./+-])", re.DOTALL
+)
+_FOLDERS: Final = {b"word/": DOCX, b"ppt/": PPTX, b"xl/": XLSX}
 _OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # Old Word, and DOCX with a password.
 _BINARY: Final = (
     b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"\x1f\x8b", b"BZh", b"\xfd7zXZ",
     b"7z\xbc\xaf", b"Rar!", b"\x7fELF", b"MZ\x90", b"\xca\xfe\xba\xbe", b"OggS", b"ID3", b"fLaC",
-    b"\x28\xb5\x2f\xfd", b"SQLite format 3", b"%!PS", b"{\\rtf", b"II*\x00", b"MM\x00*", b"wOF",
+    b"\x28\xb5\x2f\xfd", b"SQLite format 3", b"%!PS", b"II*\x00", b"MM\x00*", b"wOF",
     b"\x00asm", b"PAR1",
 )  # fmt: skip
 _HTML_START: Final = re.compile(
     rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
+)
+_XML_START: Final = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml\s")
+_MAIL_START: Final = re.compile(
+    rb"(?:Return-Path|Received|Delivered-To|From|To|Subject|Date|Message-ID|MIME-Version"
+    rb"|X-[\w-]+): ",
+    re.IGNORECASE,
+)
+_MAIL_HEADER: Final = re.compile(
+    rb"^(?:From|To|Subject|Date|Message-ID): ", re.MULTILINE | re.IGNORECASE
 )
 _PDF_WINDOW: Final = 1024  # Readers accept that much before the header (PDF 1.7, annex H.3.4.1).
 
@@ -157,12 +229,13 @@ def detect_media_type(filename: str, declared: str | None, head: bytes) -> str |
     window = _PDF_WINDOW if by_name in (None, PDF) else len(_PDF)
     if _PDF in head[:window]:
         return PDF
+    if head.startswith(_RTF):
+        return RTF
     if head.startswith(_ZIP):
-        is_docx = by_name == DOCX or (not extension and (declared == DOCX or b"word/" in head))
-        return DOCX if is_docx else None
+        return _zipped(head, by_name if extension else _package(declared))
     if head.startswith(_OLE):
-        return DOCX if by_name == DOCX else None
-    if head.startswith(_BINARY) and by_name not in (PDF, DOCX):
+        return by_name if by_name in _OOXML else None
+    if head.startswith(_BINARY) and by_name not in (PDF, *_PACKAGES):
         return None
     if by_name is not None:
         return by_name
@@ -170,8 +243,33 @@ def detect_media_type(filename: str, declared: str | None, head: bytes) -> str |
         return declared
     if extension or declared not in _UNKNOWN_TYPES:
         return None
+    return _sniffed(head)
+
+
+def _zipped(head: bytes, expected: str | None) -> str | None:
+    """The package that a ZIP is by its first members, else what it should be, if a package."""
+    if named := _MIMETYPE.match(head):
+        media_type = named[1].decode("ascii").removesuffix("-template")
+        return media_type if media_type in _PACKAGES else None
+    if expected in _PACKAGES:
+        return expected
+    if expected is None:
+        return next((kind for folder, kind in _FOLDERS.items() if folder in head), None)
+    return None
+
+
+def _package(declared: str) -> str | None:
+    return declared if declared in _PACKAGES else None
+
+
+def _sniffed(head: bytes) -> str | None:
+    """What a file without a telling name is by the look of its text."""
     if _HTML_START.match(head):
         return HTML
+    if _XML_START.match(head):
+        return XML
+    if _MAIL_START.match(head) and len(_MAIL_HEADER.findall(head)) > 1:
+        return EML
     return PLAIN_TEXT if _looks_like_text(head) else None
 
 

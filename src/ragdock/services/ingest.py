@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from ragdock.core.chunking import chunk_document
-from ragdock.core.fusion import FAMILIAR_FROM
-from ragdock.core.lead import with_lead
 from ragdock.errors import (
     ConflictError,
     DocumentError,
@@ -26,15 +22,17 @@ from ragdock.errors import (
     UnavailableError,
 )
 from ragdock.ports import Embedder, Metrics, Parser, Store
+from ragdock.services.pipeline import Pipeline
 from ragdock.services.threads import DaemonPool
-from ragdock.types import Chunk, Job, JobStage, JobState, ParsedDocument, Upload, Vectors
+from ragdock.types import Job, JobStage, JobState, Upload
 
-__all__ = ["Ingester", "embedded_text", "passages", "token_counter"]
+__all__ = ["Ingester", "Workers"]
 
 HEARTBEAT_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 0.5
+PURGE_CHUNKS: Final = 1_024
 CHANGES_AT_ONCE: Final = 500
-SAMPLE_CHARACTERS: Final = 4_000
+UNSERVED_SECONDS: Final = 5.0
 FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 log = logging.getLogger(__name__)
@@ -57,11 +55,9 @@ class Ingester:
         lease_seconds: float = 60.0,
     ) -> None:
         self._store = store
-        self._parser = parser
-        self._embedder = embedder
         self._metrics = metrics
         self._fingerprint = fingerprint
-        self._chunk_tokens = chunk_tokens
+        self._pipeline = Pipeline(store, parser, embedder, metrics, chunk_tokens=chunk_tokens)
         self._max_queue = max_queue
         # One more than embeds, so that one parses or commits while the others keep the cores busy.
         self._n_slots = n_threads + 1
@@ -94,9 +90,9 @@ class Ingester:
         found = self._store.collection(collection)
         if found.fingerprint != self._fingerprint:
             raise ConflictError(
-                f"Collection {collection!r} was indexed with {found.fingerprint!r}, but the "
-                f"server runs {self._fingerprint!r}; restore the former RAG_EMBEDDER and "
-                "RAG_CHUNK_TOKENS, or drop and refill the collection.",
+                f"Collection {collection!r} is indexed with {found.fingerprint!r}, but the server "
+                f"runs {self._fingerprint!r}; restart the server with the index's settings, or run "
+                f"`ragdock reindex {collection}` with the server's.",
                 field="collection",
                 code="fingerprint_mismatch",
             )
@@ -106,6 +102,10 @@ class Ingester:
                 self._metrics.count("ingested", outcome="unchanged")
         self._wake.set()
         return jobs
+
+    def wake(self) -> None:
+        """Look for work now: there is some that didn't come by `submit`."""
+        self._wake.set()
 
     def current(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
         """The jobs as they are now; one whose row is gone (with its collection) is cancelled."""
@@ -165,6 +165,8 @@ class Ingester:
             with self._tolerating("claiming"):
                 claimed = self._claim(pool)
             if not claimed:
+                with self._tolerating("purging"):
+                    self._store.purge(PURGE_CHUNKS)
                 self._wake.wait(IDLE_SECONDS)
 
     def _claim(self, pool: DaemonPool) -> int:
@@ -199,8 +201,8 @@ class Ingester:
     def _watch(self, seen: int) -> int:
         """Find out which of the jobs in work were cancelled or given to others."""
         while changes := self._store.job_changes(seen, limit=CHANGES_AT_ONCE):
-            seen = changes[-1][0]
-            now = {job.id: job for _, job in changes}
+            seen = changes[-1].change
+            now = {job.id: job for job in changes}
             with self._lock:
                 for token, job in self._running.items():
                     after = now.get(job.id, job)
@@ -228,7 +230,7 @@ class Ingester:
                 outcome = finished.outcome or finished.state.value
                 self._metrics.count("ingested", outcome=outcome)
                 log.info("document %s", outcome, extra=_facts(finished))
-        except (NotFoundError, _Withdrawn):
+        except (NotFoundError, ConflictError):
             log.info("document withdrawn while it was processed", extra=_facts(job))
         except DocumentError as exc:
             self._failed(job, _Failure(exc, retry_after_seconds=None))
@@ -253,36 +255,8 @@ class Ingester:
         """Whether to stop working on it: cancelled, given to another, or the server stops."""
         return self._stopping.is_set() or job.token in self._withdrawn
 
-    def _require_wanted(self, job: Job) -> None:
-        if self._is_withdrawn(job):
-            raise _Withdrawn
-
     def _index(self, job: Job) -> Job:
-        with self._store.open_content(job.id) as file, self._stage("parse"):
-            content = file.read()
-            parsed = self._parser.parse(content, job.filename, job.media_type)
-        del content
-        self._require_wanted(job)
-        with self._stage("chunk"):
-            chunks = passages(parsed, self._embedder, self._chunk_tokens)
-        if not chunks:
-            raise DocumentError("The document holds no text to search.", code="no_text")
-        self._require_wanted(job)
-        with self._stage("embed"):
-            vectors = self._embedded(chunks)
-        self._require_wanted(job)
-        return self._commit(job, parsed, chunks, vectors)
-
-    def _embedded(self, chunks: Sequence[Chunk]) -> Vectors:
-        return self._embedder.embed([embedded_text(chunk) for chunk in chunks])
-
-    def _commit(
-        self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
-    ) -> Job:
-        with self._stage("commit"):
-            finished = self._store.commit_document(job, parsed, chunks, vectors)
-        self._metrics.count("ingested_chunks", len(chunks))
-        return finished
+        return self._pipeline.run(job, cancelled=lambda: self._is_withdrawn(job))
 
     def _failed(self, job: Job, failure: _Failure) -> None:
         if self._is_withdrawn(job):
@@ -310,12 +284,6 @@ class Ingester:
             log.warning("document %s", outcome, extra=_facts(after) | {"code": error.code})
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._metrics.observe("ingest_stage", time.perf_counter() - start, stage=name)
-
-    @contextmanager
     def _tolerating(self, what: str) -> Iterator[None]:
         """Log what goes wrong and go on: the ledger keeps the work, the next round retries."""
         try:
@@ -325,8 +293,28 @@ class Ingester:
             self._stopping.wait(IDLE_SECONDS)
 
 
-class _Withdrawn(Exception):  # noqa: N818 (not an error)
-    """The job is no longer this worker's."""
+class Workers:
+    """The workers in other processes, as a server sees them that leaves the work to them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._unserved_since: float | None = None
+
+    def ping(self) -> None:
+        """Return unless documents have been waiting for a while and no worker lives."""
+        depth = self._store.queue_depth()
+        n_waiting = depth[JobState.PENDING] + depth[JobState.PROCESSING]
+        if not n_waiting or self._store.workers():
+            self._unserved_since = None
+            return
+        now = time.monotonic()
+        if self._unserved_since is None:
+            self._unserved_since = now
+        if now - self._unserved_since >= UNSERVED_SECONDS:
+            raise UnavailableError(
+                f"{n_waiting} documents wait and no worker runs: start `ragdock worker` on the "
+                "same data directory, or set RAG_INGEST=true."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,30 +324,6 @@ class _Failure:
     error: RagdockError
     retry_after_seconds: float | None
     counts: bool = True
-
-
-def passages(parsed: ParsedDocument, embedder: Embedder, max_tokens: int) -> tuple[Chunk, ...]:
-    """A document's passages, with their contexts, sized for the embedder."""
-    count_tokens = token_counter(embedder, parsed.text)
-    chunks = chunk_document(parsed, max_tokens=max_tokens, count_tokens=count_tokens)
-    return with_lead(parsed, chunks)
-
-
-def token_counter(embedder: Embedder, text: str) -> Callable[[str], int]:
-    """How a document's passages are measured.
-
-    Where the model doesn't know the language, its tokens are single letters: passages would hold a
-    few words each, and words are all that such a document is found by (XQuAD-ar, BM25 nDCG@10: .86
-    in passages of 200 letters, .89 in passages of 800).
-    """
-    if embedder.familiarity(text[:SAMPLE_CHARACTERS]) >= FAMILIAR_FROM:
-        return embedder.n_tokens
-    return lambda piece: min(embedder.n_tokens(piece), math.ceil(len(piece) / 4))
-
-
-def embedded_text(chunk: Chunk) -> str:
-    """What is embedded for a chunk: its context, then its text."""
-    return f"{chunk.context}\n{chunk.text}" if chunk.context else chunk.text
 
 
 def _facts(job: Job) -> dict[str, object]:

@@ -82,6 +82,13 @@ METRICS: Final[dict[str, tuple[str, str, str, tuple[str, ...], tuple[float, ...]
         ("stage",),
         _SLOW,
     ),
+    "fetches": (
+        "counter",
+        "rag_url_fetches_total",
+        "URLs fetched for POST /v1/urls, by outcome (fetched, or the error's code).",
+        ("outcome",),
+        (),
+    ),
     "queue": (
         "gauge",
         "rag_queue_documents",

@@ -7,9 +7,10 @@ from typing import Final
 from ragdock.errors import DocumentError
 from ragdock.types import Block, BlockKind, PageSpan, ParsedDocument
 
-__all__ = ["MAX_BLOCKS", "BlockList", "TextBuilder", "words"]
+__all__ = ["MAX_BLOCKS", "MAX_CHARACTERS", "BlockList", "TextBuilder", "words"]
 
 MAX_BLOCKS: Final = 400_000
+MAX_CHARACTERS: Final = 100_000_000
 _JOIN_FROM: Final = 100_000  # From here on, small neighbours of one kind become one block.
 _JOIN_CHARACTERS: Final = 2000
 
@@ -56,15 +57,12 @@ class BlockList:
             and block.end - last.start <= _JOIN_CHARACTERS
         )
 
-    def document(self, title: str = "") -> ParsedDocument:
-        return ParsedDocument(self.text, tuple(self.blocks), title=title)
-
 
 class TextBuilder:
-    """Text that a parser writes block by block."""
+    """Text that a parser writes block by block; `continued` says that other text is before it."""
 
-    def __init__(self, max_characters: int = 100_000_000) -> None:
-        self._parts: list[str] = []
+    def __init__(self, max_characters: int = MAX_CHARACTERS, *, continued: bool = False) -> None:
+        self._parts: list[str] = [""] if continued else []
         self._blocks: list[Block] = []
         self._pages: list[PageSpan] = []
         self._max_characters = max_characters
@@ -89,6 +87,13 @@ class TextBuilder:
         self._blocks.append(Block(self.length, end, kind, level, label))
         self._parts.append(text)
         self.length = end
+
+    def include(self, parsed: ParsedDocument, level: int = 0) -> None:
+        """Append another document's blocks, its headings `level` levels deeper."""
+        for block in parsed.blocks:
+            deeper = min(block.level + level, 6) if block.level else 0
+            text = parsed.text[block.start : block.end]
+            self.add(text, block.kind, deeper, block.label)
 
     def end_page(self, number: int, start: int) -> None:
         """Note that page `number` covers what was added since the text had length `start`."""

@@ -1,8 +1,9 @@
 """The process in which foreign parsers run: limited, alone, and worth nothing to an attacker.
 
-Started by `dispatch`, which speaks `wire` over its standard input and output. It has no
-environment, no secrets, no way to write a file; memory, CPU time and open files are limited; and
-it ends when its parent ends.
+Started by `dispatch`, which speaks `wire` over its standard input (a socket, over which the files'
+descriptors come) and its standard output. It has no environment, no secrets, no way to write a
+file; memory, CPU time and open files are limited; `sandbox` closes network, files and processes to
+it where the kernel can; and it ends when its parent ends.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import os
 import resource
 import select
 import signal
+import socket
 import threading
 import traceback
-from typing import BinaryIO, Final
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final
 
-from ragdock.adapters.parsers import formats, wire
+from ragdock.adapters.parsers import formats, sandbox, wire
 from ragdock.adapters.parsers.memory import FULL, peak_memory_mb
 from ragdock.errors import DocumentError
 
@@ -30,27 +33,46 @@ _NICENESS: Final = 5  # Queries go before parsing.
 
 def main(timeout_seconds: float, memory_mb: int) -> None:
     """Answer requests until the parent closes the pipe or a document has cost too much."""
-    requests = os.fdopen(os.dup(0), "rb")
+    requests = socket.socket(fileno=os.dup(0))
     replies = os.fdopen(os.dup(1), "wb")
     _limit(memory_mb)
-    threading.Thread(target=_die_with_parent, args=(requests.fileno(),), daemon=True).start()
     _close_standard_streams()
+    closed = sandbox.enter(formats.modules())
+    threading.Thread(target=_die_with_parent, args=(requests.fileno(),), daemon=True).start()
     for n_documents in range(1, _RECYCLE_AFTER + 1):
-        try:
-            request, content = _read_frame(requests), _read_frame(requests)
-        except MemoryError:
-            _write(replies, *wire.encode_error("memory", wire.MEMORY_MESSAGE, last=True))
+        received = _receive(requests)
+        if received is None:
             return
-        if request is None or content is None:
-            return
-        _limit_cpu(timeout_seconds)
+        request, file = received
         last = n_documents == _RECYCLE_AFTER
-        head, body, last = _answer(json.loads(request), content, last, memory_mb)
-        del request, content
-        _write(replies, head, body)
-        del head, body
-        if last:
+        with file:
+            for head, body in _answers(request, file, last, memory_mb, timeout_seconds, closed):
+                _write(replies, head, body)
+                # Waiting for the parent to take a part is no work.
+                _limit_cpu(timeout_seconds)
+        if json.loads(head).get("last"):
             return
+
+
+def _receive(requests: socket.socket) -> tuple[dict[str, Any], BinaryIO] | None:
+    """The next request and its file; None when there is none."""
+    received, descriptors, _, _ = socket.recv_fds(requests, wire.HEADER.size, 1)
+    if not received or not descriptors:
+        return None
+    file = os.fdopen(descriptors[0], "rb")
+    header = received + _read(requests, wire.HEADER.size - len(received))
+    (size_bytes,) = wire.HEADER.unpack(header)
+    return json.loads(_read(requests, size_bytes)), file
+
+
+def _read(requests: socket.socket, size_bytes: int) -> bytes:
+    pieces = bytearray()
+    while len(pieces) < size_bytes:
+        piece = requests.recv(size_bytes - len(pieces))
+        if not piece:
+            raise EOFError
+        pieces += piece
+    return bytes(pieces)
 
 
 def _write(replies: BinaryIO, head: bytes, body: bytes) -> None:
@@ -58,37 +80,38 @@ def _write(replies: BinaryIO, head: bytes, body: bytes) -> None:
     replies.flush()
 
 
-def _answer(
-    request: dict[str, str], content: bytes, last: bool, memory_mb: int
-) -> tuple[bytes, bytes, bool]:
-    """The reply's two frames, and whether this process should end after it."""
+def _answers(
+    request: dict[str, Any],
+    file: BinaryIO,
+    last: bool,
+    memory_mb: int,
+    timeout_seconds: float,
+    closed: frozenset[str],
+) -> Iterator[tuple[bytes, bytes]]:
+    """The replies; the end, or the error, says whether this process ends after it."""
     try:
-        parsed = formats.read(content, request["filename"], request["media_type"])
+        _limit_cpu(timeout_seconds)
+        for part in formats.read(
+            file, request["filename"], request["media_type"], max_pages=request["max_pages"]
+        ):
+            yield wire.encode_part(part)
         # What malloc keeps after a large document would count against the next one.
         last = last or peak_memory_mb("self") > memory_mb // 2
-        return *wire.encode_document(parsed, last=last), last
+        yield wire.encode_end(last=last, closed=closed)
     except DocumentError as exc:
-        return *wire.encode_error(exc.code, str(exc), last=last), last
+        yield wire.encode_error(exc.code, str(exc), last=last)
     except MemoryError:
-        return *wire.encode_error("memory", wire.MEMORY_MESSAGE, last=True), True
+        yield wire.encode_error("memory", wire.MEMORY_MESSAGE, last=True)
     except RecursionError:
         message = "The document is nested too deeply; simplify it or save it as plain text."
-        return *wire.encode_error("too_complex", message, last=True), True
+        yield wire.encode_error("too_complex", message, last=True)
     except Exception:  # noqa: BLE001  # A bug on a strange document must not end the pool.
         if peak_memory_mb("self") > memory_mb * FULL:
-            return *wire.encode_error("memory", wire.MEMORY_MESSAGE, last=True), True
+            yield wire.encode_error("memory", wire.MEMORY_MESSAGE, last=True)
+            return
         message = "The document can't be read; it is probably damaged. Save it anew and try again."
         detail = traceback.format_exc(limit=-5)
-        return *wire.encode_error("damaged", message, last=True, detail=detail), True
-
-
-def _read_frame(stream: BinaryIO) -> bytes | None:
-    header = stream.read(wire.HEADER.size)
-    if len(header) < wire.HEADER.size:
-        return None
-    (size_bytes,) = wire.HEADER.unpack(header)
-    payload = stream.read(size_bytes)
-    return payload if len(payload) == size_bytes else None
+        yield wire.encode_error("damaged", message, last=True, detail=detail)
 
 
 def _limit(memory_mb: int) -> None:

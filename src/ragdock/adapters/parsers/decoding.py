@@ -13,9 +13,18 @@ from typing import Final
 
 from ragdock.errors import DocumentError
 
-__all__ = ["decode_text"]
+__all__ = [
+    "MARKS",
+    "decode_text",
+    "guess_encoding",
+    "n_controls",
+    "nul_error",
+    "refuse_controls",
+    "wrong_encoding",
+    "wrong_marked",
+]
 
-_MARKS: Final = (
+MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # Before UTF-16 LE, whose mark begins it.
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -41,46 +50,59 @@ _MULTIBYTE: Final = re.compile(
 
 def decode_text(content: bytes) -> str:
     """The text without its byte-order mark; `DocumentError` `binary` or `wrong_encoding`."""
-    for mark, encoding in _MARKS:
+    for mark, encoding in MARKS:
         if content.startswith(mark):
             return _checked(_decode_marked(content[len(mark) :], encoding))
     try:
         text = content.decode()
     except UnicodeDecodeError as exc:
         _refuse_nul(content)
-        fallback = _western(content)
-        if fallback is None:
-            raise _wrong_encoding(content, exc.start) from None
-        return _checked(fallback)
+        encoding_found = guess_encoding(content)
+        if encoding_found is None:
+            line = content.count(b"\n", 0, exc.start) + 1
+            raise wrong_encoding(content[exc.start : exc.end], exc.start, line) from None
+        return _checked(content.decode(encoding_found))
     _refuse_nul(content)
     return _checked(text)
+
+
+def guess_encoding(sample: bytes) -> str | None:
+    """What bytes that are not UTF-8 plausibly are; None when it can't be told."""
+    return None if _western(sample) is None else "cp1252"
 
 
 def _decode_marked(content: bytes, encoding: str) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as exc:
-        raise DocumentError(
-            f"The file begins with the byte-order mark of {encoding.upper()} and is not valid "
-            f"{encoding.upper()} at byte {exc.start:,}; save it as UTF-8 and upload it again.",
-            code="wrong_encoding",
-        ) from None
+        raise wrong_marked(encoding, exc.start) from None
+
+
+def wrong_marked(encoding: str, at: int) -> DocumentError:
+    """Why a file with a byte-order mark can't be read."""
+    return DocumentError(
+        f"The file begins with the byte-order mark of {encoding.upper()} and is not valid "
+        f"{encoding.upper()} at byte {at:,}; save it as UTF-8 and upload it again.",
+        code="wrong_encoding",
+    )
 
 
 def _refuse_nul(content: bytes) -> None:
     at = content.find(b"\0")
-    if at < 0:
-        return
-    even, odd = content[:2000:2].count(0), content[1:2000:2].count(0)
-    if max(even, odd) > max(4, min(len(content), 2000) // 4) and min(even, odd) * 8 < max(
-        even, odd
-    ):
-        raise DocumentError(
+    if at >= 0:
+        raise nul_error(content[:2000], at)
+
+
+def nul_error(head: bytes, at: int) -> DocumentError:
+    """Why a file is no text that has a NUL at byte `at`; `head` is how it begins."""
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) > max(4, len(head) // 4) and min(even, odd) * 8 < max(even, odd):
+        return DocumentError(
             "The file looks like UTF-16 without a byte-order mark; save it as UTF-8 and upload it "
             "again.",
             code="wrong_encoding",
         )
-    raise DocumentError(
+    return DocumentError(
         f"The file is not text: it has a NUL byte at byte {at:,}. Upload text, Markdown, HTML, "
         "CSV, JSON, source code, PDF or DOCX.",
         code="binary",
@@ -88,13 +110,23 @@ def _refuse_nul(content: bytes) -> None:
 
 
 def _checked(text: str) -> str:
-    if "\0" in text or len(_CONTROLS.findall(text)) > len(text) * _MAX_CONTROL_SHARE:
+    refuse_controls(len(text) if "\0" in text else n_controls(text), len(text))
+    return text
+
+
+def n_controls(text: str) -> int:
+    """How many control characters it has that no text has."""
+    return len(_CONTROLS.findall(text))
+
+
+def refuse_controls(n_found: int, n_characters: int) -> None:
+    """Raise `binary` when there are too many of them."""
+    if n_found > n_characters * _MAX_CONTROL_SHARE:
         raise DocumentError(
             "The file is not text: it is full of control characters. Upload text, Markdown, HTML, "
             "CSV, JSON, source code, PDF or DOCX.",
             code="binary",
         )
-    return text
 
 
 def _western(content: bytes) -> str | None:
@@ -114,10 +146,10 @@ def _western(content: bytes) -> str | None:
     return text if plausible else None
 
 
-def _wrong_encoding(content: bytes, offset: int) -> DocumentError:
-    line = content.count(b"\n", 0, offset) + 1
+def wrong_encoding(byte: bytes, offset: int, line: int) -> DocumentError:
+    """Why a file is not UTF-8: this byte, there."""
     return DocumentError(
-        f"The file is not valid UTF-8: byte 0x{content[offset]:02X} at offset {offset:,} "
+        f"The file is not valid UTF-8: byte 0x{byte[:1].hex().upper()} at offset {offset:,} "
         f"(line {line:,}). Save it as UTF-8 and upload it again.",
         code="wrong_encoding",
     )

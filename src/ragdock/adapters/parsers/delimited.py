@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from ragdock.adapters.parsers import parts
 from ragdock.adapters.parsers.building import BlockList
-from ragdock.adapters.parsers.decoding import decode_text
-from ragdock.types import BlockKind, ParsedDocument
+from ragdock.types import Block, BlockKind, ParsedDocument
 
-__all__ = ["parse"]
+__all__ = ["Scanner", "parse"]
 
 _DELIMITERS: Final = ",;\t|"
 _SAMPLE_ROWS: Final = 20
@@ -23,23 +23,32 @@ _NUMBER: Final = re.compile(r"[-+]?[\d.,:/\s]*\d[\d.,:/\s]*%?")
 
 def parse(content: bytes) -> ParsedDocument:
     """One block a row; a first row of names becomes the label of all others."""
-    text = decode_text(content)
-    blocks = BlockList(text)
-    rows = _rows(text)
-    first = next(rows, None)
-    if first is None:
-        return blocks.document()
-    label = ""
-    sample = text[: _MAX_ROW_CHARACTERS * 2]
-    cells = _cells(text[slice(*first)], _delimiter(sample))
-    if _is_header(cells):
-        label = ", ".join(cells)
-        blocks.add(*first, BlockKind.TABLE)
-    else:
-        blocks.add(*first, BlockKind.RECORD)
-    for start, end in rows:
-        blocks.add(start, end, BlockKind.RECORD, label=label)
-    return blocks.document()
+    return Scanner().whole(content)
+
+
+class Scanner(parts.Scanner):
+    """Of rows in windows; the header row is that of the first."""
+
+    longest_block = 0
+
+    def __init__(self) -> None:
+        self._at_start = True
+        self._label = ""
+
+    def scan(self, text: str, *, final: bool) -> list[Block]:  # noqa: ARG002
+        blocks = BlockList(text)
+        rows = _rows(text)
+        if self._at_start and (first := next(rows, None)) is not None:
+            sample = text[: _MAX_ROW_CHARACTERS * 2]
+            cells = _cells(text[slice(*first)], _delimiter(sample))
+            self._label = ", ".join(cells) if _is_header(cells) else ""
+            blocks.add(*first, BlockKind.TABLE if self._label else BlockKind.RECORD)
+        for start, end in rows:
+            blocks.add(start, end, BlockKind.RECORD, label=self._label)
+        return blocks.blocks
+
+    def take(self, text: str) -> None:  # noqa: ARG002
+        self._at_start = False
 
 
 def _rows(text: str) -> Iterator[tuple[int, int]]:

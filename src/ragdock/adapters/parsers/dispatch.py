@@ -7,16 +7,26 @@ when they are needed (about 0.1 s), stay for the next document, and are replaced
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import tempfile
 import threading
+import time
 from collections import deque
-from typing import Any
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Final
 
-from ragdock.adapters.parsers import formats, wire
+from ragdock.adapters.parsers import doors, formats, wire
 from ragdock.adapters.parsers.process import ChildDiedError, ChildProcess
+from ragdock.adapters.parsers.text_stream import size_of
 from ragdock.errors import DocumentError, UnavailableError
 from ragdock.types import ParsedDocument
 
 __all__ = ["ParserPool"]
+
+_PIECE_BYTES: Final = 2**18
+_BYTES_A_LIMIT: Final = 2**22
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +34,19 @@ logger = logging.getLogger(__name__)
 class ParserPool:
     """A `Parser` with up to `processes` children; safe to use from several threads.
 
-    `timeout_seconds` bounds one document (and the wait for a free child), `memory_mb` the address
-    space of a child.
+    `timeout_seconds` bounds the wait for each part of a document (and that for a free child),
+    `memory_mb` the address space of a child.
     """
 
-    def __init__(self, timeout_seconds: float, memory_mb: int, processes: int = 2) -> None:
+    def __init__(
+        self,
+        timeout_seconds: float,
+        memory_mb: int,
+        processes: int = 2,
+        *,
+        max_pages: int = 20_000,
+    ) -> None:
+        self._max_pages = max_pages
         self._timeout_seconds = timeout_seconds
         self._memory_mb = memory_mb
         self._places = threading.BoundedSemaphore(processes)
@@ -36,27 +54,35 @@ class ParserPool:
         self._idle: deque[ChildProcess] = deque()
         self._busy: set[ChildProcess] = set()
         self._closed = False
+        self._closed_to_children: frozenset[str] | None = None
 
-    def parse(self, content: bytes, filename: str, media_type: str) -> ParsedDocument:
-        """The file as text and blocks.
+    def parts(
+        self, content: BinaryIO, filename: str, media_type: str
+    ) -> Generator[ParsedDocument, None, None]:
+        """The file as text and blocks, in parts (one, when it is small).
 
-        Raises `DocumentError` when it can't become text, and `UnavailableError` when the pool is
-        closed or no child became free in time.
+        Raises `DocumentError` when it can't become text, also after some parts, and
+        `UnavailableError` when the pool is closed or no child became free in time.
         """
-        if not content.strip():
-            raise DocumentError("The file is empty; upload one that has text in it.", code="empty")
         if not formats.is_supported(media_type):
             raise DocumentError(
                 f"Files of type {media_type} are not supported; upload text, Markdown, HTML, CSV, "
                 "JSON, source code, PDF or DOCX.",
                 code="unsupported",
             )
-        if not formats.needs_child(media_type, len(content)):
-            return formats.read(content, filename, media_type)
+        size_bytes = size_of(content)
+        if _is_blank(content):
+            raise DocumentError("The file is empty; upload one that has text in it.", code="empty")
+        content.seek(0)
+        if not formats.needs_child(media_type, size_bytes):
+            yield from formats.read(content, filename, media_type, max_pages=self._max_pages)
+            return
         if not self._places.acquire(timeout=self._timeout_seconds):
             raise UnavailableError("All parser processes are busy.", retry_after_seconds=5.0)
         try:
-            return self._parse_in_child(content, filename, media_type)
+            with _with_descriptor(content) as file:
+                request = wire.encode_request(filename, media_type, self._max_pages)
+                yield from self._in_child(request, file, self._patience_seconds(size_bytes))
         finally:
             self._places.release()
 
@@ -71,35 +97,81 @@ class ParserPool:
         for child in idle:
             child.dispose()
 
-    def _parse_in_child(self, content: bytes, filename: str, media_type: str) -> ParsedDocument:
-        request = wire.encode_request(content, filename, media_type)
-        child = self._take()
+    @property
+    def closed_to_children(self) -> frozenset[str] | None:
+        """What no child can reach (`doors.NETWORK`, ...); None until one has parsed something."""
+        return self._closed_to_children
+
+    def _note_closed(self, closed: frozenset[str]) -> None:
+        if self._closed_to_children is None and not closed >= doors.ALL:
+            logger.warning(
+                "this kernel does not let parser processes be shut in completely",
+                extra={"closed": sorted(closed), "open": sorted(doors.ALL - closed)},
+            )
+        self._closed_to_children = closed
+
+    def _patience_seconds(self, size_bytes: int) -> float:
+        """How long a document may take, whatever it yields; its parts have the limit each."""
+        return self._timeout_seconds * (2 + size_bytes / _BYTES_A_LIMIT)
+
+    def _in_child(
+        self, request: bytes, file: BinaryIO, patience_seconds: float
+    ) -> Iterator[ParsedDocument]:
+        child, head, body = self._ask(request, file)
+        is_done = False
         try:
-            head, body = self._exchange(child, request)
-        except ChildDiedError as exc:
-            if self._closed or exc.timed_out or not child.has_replied:
-                raise self._explain(child, exc) from None
-            # It may have been dying while it was idle, or the last document's debris killed it:
-            # no fault of this one, which is judged by a child of its own.
-            child = self._start()
-            try:
-                head, body = self._exchange(child, request)
-            except ChildDiedError as again:
-                raise self._explain(child, again) from None
-        if head["last"]:
-            self._discard(child)
-        else:
-            self._give_back(child)
+            while (part := self._decoded(head, body)) is not None:
+                yield part
+                begin = time.monotonic()
+                limit_seconds = min(self._timeout_seconds, patience_seconds)
+                try:
+                    head, body = child.receive(limit_seconds)
+                except ChildDiedError as exc:
+                    child.dispose()  # Tells how it ended.
+                    raise self._explain(child, exc) from None
+                patience_seconds -= time.monotonic() - begin
+            is_done = True
+            self._note_closed(frozenset(head["closed"]))
+        except DocumentError:
+            is_done = "code" in head
+            raise
+        finally:
+            # One that was left in the middle of a document is of no more use.
+            if is_done and not head["last"]:
+                self._give_back(child)
+            else:
+                self._discard(child)
+
+    @staticmethod
+    def _decoded(head: dict[str, Any], body: bytes) -> ParsedDocument | None:
         if head.get("detail"):
             logger.warning("a parser failed on a document", extra={"detail": head["detail"]})
         return wire.decode_reply(head, body)
 
-    def _exchange(
-        self, child: ChildProcess, request: tuple[bytes, bytes]
+    def _ask(self, request: bytes, file: BinaryIO) -> tuple[ChildProcess, dict[str, Any], bytes]:
+        """A child that has begun with the document, and its first reply."""
+        child = self._take()
+        try:
+            return child, *self._first_reply(child, request, file)
+        except ChildDiedError as exc:
+            if self._closed or exc.timed_out or not child.has_replied:
+                raise self._explain(child, exc) from None
+        # It may have been dying while it was idle, or the last document's debris killed it:
+        # no fault of this one, which is judged by a child of its own.
+        child = self._start()
+        try:
+            return child, *self._first_reply(child, request, file)
+        except ChildDiedError as again:
+            raise self._explain(child, again) from None
+
+    def _first_reply(
+        self, child: ChildProcess, request: bytes, file: BinaryIO
     ) -> tuple[dict[str, Any], bytes]:
         """Ask the child; it is disposed of when that fails."""
         try:
-            return child.exchange(request, self._timeout_seconds)
+            file.seek(0)
+            child.ask(request, file)
+            return child.receive(self._timeout_seconds)
         except BaseException:
             self._discard(child)
             raise
@@ -165,6 +237,33 @@ class ParserPool:
             "it again.",
             code="damaged",
         )
+
+
+def _is_blank(content: BinaryIO) -> bool:
+    while piece := content.read(_PIECE_BYTES):
+        if piece.strip():
+            return False
+    return True
+
+
+@contextmanager
+def _with_descriptor(content: BinaryIO) -> Iterator[BinaryIO]:
+    """The file itself, or a copy of one that is but memory."""
+    try:
+        content.fileno()
+    except (OSError, AttributeError):
+        with _memory_file() as copy:
+            shutil.copyfileobj(content, copy)
+            copy.flush()
+            yield copy
+    else:
+        yield content
+
+
+def _memory_file() -> BinaryIO:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("document"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _closed() -> UnavailableError:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from ragdock.adapters.parsers.building import TextBuilder, words
 from ragdock.adapters.parsers.docx_package import Package, Style
+from ragdock.adapters.parsers.packages import Attributes
 from ragdock.adapters.parsers.tables import Cell, add_table, grid
-from ragdock.errors import DocumentError
 from ragdock.types import BlockKind, ParsedDocument
 
 __all__ = ["parse"]
@@ -36,11 +36,8 @@ _SKIPPED: Final = words(
     sdtPr Fallback
     """
 )
-_MAX_DEPTH: Final = 500
 _SPACE: Final = re.compile(r"[^\S\n]+")
 _INVISIBLE: Final = re.compile("[\u00ad\u200b\u2060\ufeff]")
-
-Attributes: TypeAlias = dict[str, str]
 
 
 @dataclass(slots=True)
@@ -71,13 +68,13 @@ def parse(content: bytes) -> ParsedDocument:
     package = Package(content)
     styles, numbering = package.styles(), package.numbering()
     reader = _BodyReader(TextBuilder(), styles, numbering)
-    package.parse(package.main_part, reader.start, reader.end, reader.characters)
+    package.parse(package.word_part, reader.start, reader.end, reader.characters)
     reader.finish()
     for part in ("footnotes", "endnotes"):
         notes = _BodyReader(reader.builder, styles, numbering)
         package.parse(package.beside_main(part), notes.start, notes.end, notes.characters)
         notes.finish()
-    return reader.builder.document(package.title() or reader.title)
+    return reader.builder.document(package.core_title() or reader.title)
 
 
 class _BodyReader:
@@ -132,12 +129,6 @@ class _BodyReader:
 
     def start(self, name: str, attributes: Attributes) -> None:
         self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise DocumentError(
-                f"The DOCX file nests elements more than {_MAX_DEPTH} deep; save it anew or as "
-                "text.",
-                code="too_complex",
-            )
         if self._skipping is not None:
             return
         local = _local(name)

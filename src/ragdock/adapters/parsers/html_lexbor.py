@@ -14,7 +14,7 @@ from ragdock.adapters.parsers.tables import Cell, add_table, grid
 from ragdock.errors import DocumentError
 from ragdock.types import BlockKind, ParsedDocument
 
-__all__ = ["parse"]
+__all__ = ["decode_page", "parse", "parse_source"]
 
 _NEVER_TEXT: Final = (
     "script", "style", "noscript", "template", "svg", "canvas", "iframe", "object", "embed",
@@ -74,14 +74,33 @@ _SHALLOW: Final = words(
 )
 _MIN_MAIN_CHARACTERS: Final = 200
 
+# Lexbor compares each attribute of a tag with all before it, and each name that is new with all
+# others: 0.1 s for 5,000, 10 s for 45,000, minutes for more.
+_MAX_ATTRIBUTES: Final = 2000
+_MAX_ATTRIBUTE_NAMES: Final = 5000
+# A tag, but not one whose attributes everybody has: those are most, and skipped at full speed.
+_OPEN_TAG: Final = re.compile(
+    r"</?[a-zA-Z][^\s/>]*+(?!(?:\s++(?:class|id|href|src|style|title|alt|name|content|rel|type"
+    r"|width|height|target|colspan|rowspan|lang)=(?:\"[^\"]*+\"|[\w.-]++)){0,30}+\s*+/?>)"
+)
+_ATTRIBUTE: Final = re.compile(
+    r"[\s/]*+(?:>|([^\s/>][^\s/=>]*+)"
+    r"(?:\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s>\"'][^\s>]*+)?+)?+)"
+)
+
 
 def parse(content: bytes) -> ParsedDocument:
     """Headings, paragraphs, lists, tables and code of the page's main part."""
-    source = _decode(content)
+    return parse_source(decode_page(content))
+
+
+def parse_source(source: str, *, whole: bool = False) -> ParsedDocument:
+    """The same for a page that is decoded; `whole` keeps what only looks like boilerplate."""
     _refuse_depth(source)
+    _refuse_attributes(source)
     tree = LexborHTMLParser(source)
     title = _text(tree.css_first("title"))
-    root = _main_part(tree)
+    root = _whole_body(tree) if whole else _main_part(tree)
     if root is None:
         return ParsedDocument("", ())
     walker = _Walker()
@@ -89,7 +108,7 @@ def parse(content: bytes) -> ParsedDocument:
     return walker.builder.document(_best_title(title, root))
 
 
-def _decode(content: bytes) -> str:
+def decode_page(content: bytes) -> str:
     """The encoding is the byte-order mark's, else the declared one, else as for any text."""
     if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return decode_text(content)
@@ -116,6 +135,35 @@ def _refuse_depth(source: str) -> None:
                 "it as text.",
                 code="too_complex",
             )
+
+
+def _refuse_attributes(source: str) -> None:
+    """Read the tags as HTML's tokenizer does and count the names of their attributes."""
+    names: set[str] = set()
+    at = 0
+    while tag := _OPEN_TAG.search(source, at):
+        at = tag.end()
+        n_attributes = 0
+        while attribute := _ATTRIBUTE.match(source, at):
+            at = attribute.end()
+            if attribute[1] is None:
+                break
+            names.add(attribute[1])
+            n_attributes += 1
+        if n_attributes > _MAX_ATTRIBUTES or len(names) > _MAX_ATTRIBUTE_NAMES:
+            raise DocumentError(
+                f"The HTML page has a tag with more than {_MAX_ATTRIBUTES:,} attributes, or more "
+                f"than {_MAX_ATTRIBUTE_NAMES:,} names of attributes; simplify it or save it as "
+                "text.",
+                code="too_complex",
+            )
+
+
+def _whole_body(tree: LexborHTMLParser) -> LexborNode | None:
+    body = tree.body
+    if body is not None:
+        body.strip_tags(list(_NEVER_TEXT), recursive=True)
+    return body
 
 
 def _main_part(tree: LexborHTMLParser) -> LexborNode | None:

@@ -8,15 +8,17 @@ keep their text, so that citations point into the file.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
+from ragdock.adapters.parsers import parts
 from ragdock.adapters.parsers.building import BlockList, TextBuilder
 from ragdock.adapters.parsers.decoding import decode_text
 from ragdock.errors import DocumentError
-from ragdock.types import BlockKind, ParsedDocument
+from ragdock.types import Block, BlockKind, ParsedDocument
 
-__all__ = ["parse", "parse_lines"]
+__all__ = ["LineScanner", "parse", "parse_lines"]
 
 _MAX_VALUES: Final = 2_000_000
 _MAX_DEPTH: Final = 200
@@ -46,16 +48,33 @@ def parse(content: bytes) -> ParsedDocument:
 
 def parse_lines(content: bytes) -> ParsedDocument:
     """One record a line, the text exact; `damaged` names the first line that is not JSON."""
-    text = decode_text(content)
-    blocks = BlockList(text)
-    start = 0
-    for number, line in enumerate(text.split("\n"), 1):
-        end = start + len(line)
-        if line.strip():
-            _load(line, number)
-            blocks.add(start, end, BlockKind.RECORD)
-        start = end + 1
-    return blocks.document()
+    return LineScanner().whole(content)
+
+
+class LineScanner(parts.Scanner):
+    """Of JSON Lines in windows, which hold a whole line however long it is."""
+
+    longest_block = sys.maxsize
+
+    def __init__(self) -> None:
+        self._n_lines = 0
+
+    def scan(self, text: str, *, final: bool) -> list[Block]:
+        blocks = BlockList(text)
+        start = 0
+        lines = text.split("\n")
+        for number, line in enumerate(lines, self._n_lines + 1):
+            end = start + len(line)
+            if line.strip():
+                # The last line of a window is whole in the next one.
+                if final or end < len(text):
+                    _load(line, number)
+                blocks.add(start, end, BlockKind.RECORD)
+            start = end + 1
+        return blocks.blocks
+
+    def take(self, text: str) -> None:
+        self._n_lines += text.count("\n")
 
 
 def _load(text: str, line: int | None = None) -> Any:

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from ragdock.adapters.parsers import parts
 from ragdock.adapters.parsers.building import BlockList
-from ragdock.adapters.parsers.decoding import decode_text
-from ragdock.types import BlockKind, ParsedDocument
+from ragdock.types import Block, BlockKind, ParsedDocument
 
-__all__ = ["parse"]
+__all__ = ["Scanner", "parse"]
 
 _LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
 _ATX: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*))?$")
@@ -59,15 +59,29 @@ class _Line:
 
 def parse(content: bytes) -> ParsedDocument:
     """Blocks, headings and tables; the title is the front matter's, else the first heading."""
-    text = decode_text(content)
-    blocks = BlockList(text)
-    start, title = _front_matter(text)
-    blocks.add(0, start, BlockKind.RECORD)
-    _Scanner(text, start, blocks).scan()
-    if not title:
-        headings = (b.label for b in blocks.blocks if b.kind is BlockKind.HEADING and b.level == 1)
-        title = next(headings, "")
-    return blocks.document(title)
+    return Scanner().whole(content)
+
+
+class Scanner(parts.Scanner):
+    """Of Markdown in windows; the title is taken from the first."""
+
+    def __init__(self) -> None:
+        self._at_start = True
+
+    def scan(self, text: str, *, final: bool) -> list[Block]:  # noqa: ARG002
+        blocks = BlockList(text)
+        start = 0
+        if self._at_start:
+            start, self.title = _front_matter(text)
+            blocks.add(0, start, BlockKind.RECORD)
+        _Lines(text, start, blocks).scan()
+        if self._at_start and not self.title:
+            tops = (b.label for b in blocks.blocks if b.kind is BlockKind.HEADING and b.level == 1)
+            self.title = next(tops, "")
+        return blocks.blocks
+
+    def take(self, text: str) -> None:  # noqa: ARG002
+        self._at_start = False
 
 
 def plain_inline(source: str) -> str:
@@ -88,7 +102,7 @@ def _front_matter(text: str) -> tuple[int, str]:
     return match.end(), title.group(1).strip("\r\"' ") if title else ""
 
 
-class _Scanner:
+class _Lines:
     """Walks the lines once; each method takes one block and returns the line after it."""
 
     def __init__(self, text: str, start: int, blocks: BlockList) -> None:

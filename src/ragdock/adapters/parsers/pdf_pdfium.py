@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
-from typing import Final
+from typing import BinaryIO, Final
 
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from ragdock.adapters.parsers.building import TextBuilder
+from ragdock.adapters.parsers.building import MAX_CHARACTERS, TextBuilder
+from ragdock.adapters.parsers.parts import PART_CHARACTERS, split
+from ragdock.adapters.parsers.text_stream import size_of
 from ragdock.errors import DocumentError
 from ragdock.types import BlockKind, ParsedDocument
 
-__all__ = ["parse"]
+__all__ = ["parts"]
 
-_MAX_PAGES: Final = 20_000
+_SAMPLE_PAGES: Final = 200
 _TAIL: Final = 4096  # Readers look for %%EOF in the last 1,024 bytes; some writers add more.
 
 # PDFium joins a word that it takes for hyphenated, and leaves one of these marks.
@@ -46,23 +51,116 @@ _NO_TITLE: Final = re.compile(
 )
 
 
-def parse(content: bytes) -> ParsedDocument:
-    """Pages and paragraphs; the title is the metadata's, if it says something."""
-    if b"%%EOF" not in content[-_TAIL:] and b"%PDF-" in content[:1024]:
+def parts(file: BinaryIO, max_pages: int, limit: int = PART_CHARACTERS) -> Iterator[ParsedDocument]:
+    """Pages and paragraphs, a few hundred pages a part; the title is the metadata's, if any.
+
+    The document is opened anew for each part, because PDFium keeps what it has read.
+    """
+    _refuse_truncated(file)
+    reader = _Reader(file, max_pages)
+    start = 0
+    running: frozenset[str] | None = None
+    try:
+        for first, pages in reader.stretches(limit):
+            behind = first + len(pages)
+            if running is None:
+                whole = behind == reader.n_pages
+                running = _running_lines(pages if whole else reader.sample())
+            builder = TextBuilder(MAX_CHARACTERS - start, continued=start > 0)
+            for number, lines in enumerate(pages, first + 1):
+                before = builder.length
+                for paragraph in _paragraphs(_without_running(lines, running)):
+                    builder.add(paragraph, BlockKind.PARAGRAPH)
+                if builder.length > before:
+                    builder.end_page(number, before)
+            if builder.length:
+                part = replace(
+                    builder.document(reader.title), start=start, done=behind / reader.n_pages
+                )
+                start += len(part.text)
+                yield from split(part, limit)
+    finally:
+        reader.close()
+    if reader.n_broken == reader.n_pages:
+        raise DocumentError(
+            "The PDF is damaged: none of its pages can be read. Export or download it again.",
+            code="damaged",
+        )
+    if start == 0:
+        raise DocumentError(
+            "The PDF holds no text; it looks scanned. Run OCR on it (for example ocrmypdf) and "
+            "upload the result.",
+            code="no_text",
+        )
+
+
+def _refuse_truncated(file: BinaryIO) -> None:
+    head = file.read(1024)
+    file.seek(max(0, size_of(file) - _TAIL))
+    if b"%%EOF" not in file.read() and b"%PDF-" in head:
         raise DocumentError(
             "The PDF ends early: its end-of-file mark is missing. Upload the complete file.",
             code="truncated",
         )
-    document = _open(content)
-    try:
-        return _read(document)
-    finally:
-        document.close()
 
 
-def _open(content: bytes) -> pypdfium2.PdfDocument:
+class _Reader:
+    """The lines of pages, in memory that does not grow with them."""
+
+    def __init__(self, file: BinaryIO, max_pages: int) -> None:
+        self._file = file
+        self._document = _open(file)
+        self.n_pages = len(self._document)
+        self.n_broken = 0
+        self.title = _title(self._document)
+        if self.n_pages > max_pages:
+            raise DocumentError(
+                f"The PDF has {self.n_pages:,} pages and may have {max_pages:,} (RAG_MAX_PAGES); "
+                "split it into several files.",
+                code="too_complex",
+            )
+
+    def close(self) -> None:
+        self._document.close()
+
+    def stretches(self, limit: int) -> Iterator[tuple[int, list[list[str]]]]:
+        """(first page, pages) with at most `limit` characters, or with one page."""
+        first, n_characters = 0, 0
+        pages: list[list[str]] = []
+        for number in range(self.n_pages):
+            lines = self._page(number)
+            n_lines = sum(map(len, lines)) + len(lines)
+            if pages and n_characters + n_lines > limit:
+                n_whole = _whole_pages(pages)
+                yield first, pages[:n_whole]
+                first, pages = first + n_whole, pages[n_whole:]
+                n_characters = sum(len(line) + 1 for page in pages for line in page)
+                self.close()
+                self._document = _open(self._file)
+            pages.append(lines)
+            n_characters += n_lines
+        yield first, pages
+
+    def _page(self, number: int) -> list[str]:
+        try:
+            return _lines(self._document, number)
+        except pypdfium2.PdfiumError:
+            self.n_broken += 1
+            return []
+
+    def sample(self) -> list[list[str]]:
+        """Pages from all over the document."""
+        step = max(1, self.n_pages // _SAMPLE_PAGES)
+        pages = []
+        for number in range(0, self.n_pages, step):
+            with suppress(pypdfium2.PdfiumError):
+                pages.append(_lines(self._document, number))
+        return pages
+
+
+def _open(file: BinaryIO) -> pypdfium2.PdfDocument:
     try:
-        return pypdfium2.PdfDocument(content)
+        return pypdfium2.PdfDocument(file)
     except pypdfium2.PdfiumError as exc:
         if exc.err_code in (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY):
             raise DocumentError(
@@ -73,42 +171,13 @@ def _open(content: bytes) -> pypdfium2.PdfDocument:
         ) from None
 
 
-def _read(document: pypdfium2.PdfDocument) -> ParsedDocument:
-    n_pages = len(document)
-    if n_pages > _MAX_PAGES:
-        raise DocumentError(
-            f"The PDF has {n_pages:,} pages and may have {_MAX_PAGES:,}; split it into several "
-            "files.",
-            code="too_complex",
-        )
-    pages: list[list[str]] = []
-    n_broken = 0
-    for number in range(n_pages):
-        try:
-            pages.append(_lines(document, number))
-        except pypdfium2.PdfiumError:
-            n_broken += 1
-            pages.append([])
-    if n_pages == 0 or n_broken == n_pages:
-        raise DocumentError(
-            "The PDF is damaged: none of its pages can be read. Export or download it again.",
-            code="damaged",
-        )
-    running = _running_lines(pages)
-    builder = TextBuilder()
-    for number, lines in enumerate(pages, 1):
-        before = builder.length
-        for paragraph in _paragraphs(_without_running(lines, running)):
-            builder.add(paragraph, BlockKind.PARAGRAPH)
-        if builder.length > before:
-            builder.end_page(number, before)
-    if builder.length == 0:
-        raise DocumentError(
-            "The PDF holds no text; it looks scanned. Run OCR on it (for example ocrmypdf) and "
-            "upload the result.",
-            code="no_text",
-        )
-    return builder.document(_title(document))
+def _whole_pages(pages: list[list[str]]) -> int:
+    """How many of the pages to take, so that the last one ends with a sentence, if one does."""
+    for n in range(len(pages), len(pages) * 3 // 4, -1):
+        body = pages[n - 1][:-_RUNNING_LINES] or pages[n - 1]
+        if body and any(_SENTENCE_END.search(line) for line in (body[-1], pages[n - 1][-1])):
+            return n
+    return len(pages)
 
 
 def _lines(document: pypdfium2.PdfDocument, number: int) -> list[str]:

@@ -7,13 +7,14 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from ragdock.adapters.parsers import wire
 from ragdock.adapters.parsers.memory import FULL, peak_memory_mb
@@ -47,22 +48,22 @@ class ChildProcess:
     def __init__(self, timeout_seconds: float, memory_mb: int) -> None:
         self._memory_mb = memory_mb
         paths = [str(Path(path).absolute()) for path in sys.path]
-        self._process = subprocess.Popen(  # noqa: S603  # Our own interpreter and code.
-            [sys.executable, "-I", "-S", "-B", "-c", _START, json.dumps(paths),
-             str(timeout_seconds), str(memory_mb)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            cwd="/",
-            env=_ENVIRONMENT,
-        )  # fmt: skip
-        assert self._process.stdin is not None
+        self._requests, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603  # Our own interpreter and code.
+                [sys.executable, "-I", "-S", "-B", "-c", _START, json.dumps(paths),
+                 str(timeout_seconds), str(memory_mb)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                cwd="/",
+                env=_ENVIRONMENT,
+            )  # fmt: skip
         assert self._process.stdout is not None
-        self._requests = self._process.stdin
         self._replies = self._process.stdout
-        os.set_blocking(self._requests.fileno(), False)
         os.set_blocking(self._replies.fileno(), False)
         self._lock = threading.Lock()
+        self._frames = _Frames()
         self._n_replies = 0
         self.exit_status: int | None = None
         self.peak_memory_mb = 0
@@ -74,7 +75,7 @@ class ChildProcess:
 
     @property
     def has_replied(self) -> bool:
-        """Whether it has answered for a document before."""
+        """Whether it has answered before, if only in part."""
         return self._n_replies > 0
 
     @property
@@ -99,49 +100,32 @@ class ChildProcess:
         with self._lock:
             return self.exit_status is None and self._process.poll() is None
 
-    def exchange(
-        self, request: tuple[bytes, bytes], timeout_seconds: float
-    ) -> tuple[dict[str, Any], bytes]:
-        """Send two frames, receive two; raises `ChildDiedError`."""
-        outgoing = deque(
-            memoryview(part) for frame in request for part in (wire.HEADER.pack(len(frame)), frame)
-        )
-        incoming = _Frames(2)
+    def ask(self, request: bytes, file: BinaryIO) -> None:
+        """Hand over a file that has a descriptor; what becomes of it is received afterwards."""
+        self._frames = _Frames()
+        # A child that is gone tells so, and why, when its answer is awaited.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sent = socket.send_fds(self._requests, [request], [file.fileno()])
+            self._requests.sendall(request[sent:])
+
+    def receive(self, timeout_seconds: float) -> tuple[dict[str, Any], bytes]:
+        """The next reply's two frames; raises `ChildDiedError`."""
         deadline = time.monotonic() + timeout_seconds
         poll = select.poll()
-        requests, replies = self._requests.fileno(), self._replies.fileno()
-        poll.register(requests, select.POLLOUT)
+        replies = self._replies.fileno()
         poll.register(replies, select.POLLIN)
-        while not incoming.complete:
+        while len(self._frames.whole) < 2:
             left_seconds = max(0.0, deadline - time.monotonic())
-            events = dict(poll.poll(min(left_seconds, _SAMPLE_SECONDS) * 1000))
+            events = poll.poll(min(left_seconds, _SAMPLE_SECONDS) * 1000)
             if not events and left_seconds == 0:
                 raise ChildDiedError(timed_out=True)
             if not events:
                 self.peak_memory_mb = peak_memory_mb(self.pid) or self.peak_memory_mb
-            if replies in events:
-                self._receive(replies, incoming)
-            if requests in events and not self._send(requests, outgoing):
-                poll.unregister(requests)
+            else:
+                self._receive(replies, self._frames)
         self._n_replies += 1
-        head, body = incoming.frames
+        head, body = self._frames.whole.popleft(), self._frames.whole.popleft()
         return json.loads(head), bytes(body)
-
-    @staticmethod
-    def _send(descriptor: int, outgoing: deque[memoryview]) -> bool:
-        """Write what the pipe takes; False when there is no more to send."""
-        while outgoing:
-            part = outgoing.popleft()
-            try:
-                written = os.write(descriptor, part[:_PIECE_BYTES])
-            except BlockingIOError:
-                outgoing.appendleft(part)
-                return True
-            except BrokenPipeError:
-                return False  # It may have said why before it closed.
-            if written < len(part):
-                outgoing.appendleft(part[written:])
-        return False
 
     def _receive(self, descriptor: int, incoming: _Frames) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -158,7 +142,7 @@ class ChildProcess:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """End it now, from any thread; whoever waits in `exchange` gets `ChildDiedError`."""
+        """End it now, from any thread; whoever waits in `receive` gets `ChildDiedError`."""
         with self._lock:
             if self.exit_status is None and self._process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -167,7 +151,7 @@ class ChildProcess:
     def dispose(self) -> None:
         """End it and release its pipes; only for the thread that uses it.
 
-        Another thread would close descriptors, and free their numbers, under `exchange`.
+        Another thread would close descriptors, and free their numbers, under `receive`.
         """
         self.kill()
         self._reap(0)
@@ -192,23 +176,18 @@ class ChildProcess:
 class _Frames:
     """Frames as they arrive."""
 
-    def __init__(self, n_frames: int) -> None:
-        self._n_frames = n_frames
+    def __init__(self) -> None:
         self._buffer = bytearray()
-        self.frames: list[bytearray] = []
-
-    @property
-    def complete(self) -> bool:
-        return len(self.frames) == self._n_frames
+        self.whole: deque[bytearray] = deque()
 
     def feed(self, piece: bytes) -> None:
         self._buffer += piece
-        while not self.complete and len(self._buffer) >= wire.HEADER.size:
+        while len(self._buffer) >= wire.HEADER.size:
             (size_bytes,) = wire.HEADER.unpack_from(self._buffer)
             if size_bytes > wire.MAX_REPLY_BYTES:
                 raise ChildDiedError(too_much=True)
             end = wire.HEADER.size + size_bytes
             if len(self._buffer) < end:
                 return
-            self.frames.append(self._buffer[wire.HEADER.size : end])
+            self.whole.append(self._buffer[wire.HEADER.size : end])
             del self._buffer[:end]

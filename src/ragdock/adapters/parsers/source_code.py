@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from ragdock.adapters.parsers import parts
 from ragdock.adapters.parsers.building import BlockList
-from ragdock.adapters.parsers.decoding import decode_text
-from ragdock.types import BlockKind, ParsedDocument
+from ragdock.types import Block, BlockKind, ParsedDocument
 
-__all__ = ["parse"]
+__all__ = ["Scanner", "parse"]
 
 _LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
 _CLOSER: Final = re.compile(
@@ -32,7 +32,17 @@ _MAX_LABEL: Final = 120
 
 def parse(content: bytes) -> ParsedDocument:
     """Blocks at top-level definitions, labelled with their first line."""
-    text = decode_text(content)
+    return Scanner().whole(content)
+
+
+class Scanner(parts.Scanner):
+    """Of code in windows."""
+
+    def scan(self, text: str, *, final: bool) -> list[Block]:  # noqa: ARG002
+        return _blocks(text)
+
+
+def _blocks(text: str) -> list[Block]:
     blocks = BlockList(text)
     start, label = 0, ""
     comments: int | None = None  # Where the comments begin that belong to the next definition.
@@ -54,7 +64,7 @@ def parse(content: bytes) -> ParsedDocument:
                 comments = None
         after_blank = False
     blocks.add(start, len(text), BlockKind.CODE, label=label)
-    return blocks.document()
+    return blocks.blocks
 
 
 def _is_comment(line: str) -> bool:

@@ -1,4 +1,4 @@
-"""Tables of HTML and DOCX as readable rows."""
+"""Tables of documents and sheets as readable rows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Final
 from ragdock.adapters.parsers.building import TextBuilder
 from ragdock.types import BlockKind
 
-__all__ = ["Cell", "add_table", "grid"]
+__all__ = ["Cell", "RowWriter", "add_table", "grid"]
 
 _NUMBER: Final = re.compile(r"[-+−]?[\d.,:/]*\d[\d.,:/]*\s?[%€$£]?")
 _MAX_HEADER_CHARACTERS: Final = 80
 _MAX_COLUMNS: Final = 1000
+_ROWS_APART: Final = 50_000  # Rows from here on share a block.
+_ROWS_TOGETHER: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,52 @@ def add_table(builder: TextBuilder, rows: list[list[Cell]]) -> None:
     lines = [" | ".join(cell.text for cell in row).strip() for row in rows]
     label = lines[0] if len(rows) > 1 and _is_header(rows[0]) else ""
     builder.add("\n".join(lines), BlockKind.TABLE, label=label)
+
+
+class RowWriter:
+    """Writes the rows of a sheet as they come: a record a row, labelled with the header row.
+
+    A row with one filled cell above a table is a caption; an empty row ends a table.
+    """
+
+    def __init__(self, builder: TextBuilder) -> None:
+        self._builder = builder
+        self._label = ""
+        self._in_table = False
+        self._n_rows = 0
+        self._waiting: list[str] = []
+
+    def add(self, row: list[str]) -> None:
+        """The next row, its cells by column; cells at the end may be missing."""
+        filled = sum(1 for text in row if text)
+        if not filled:
+            self.end_table()
+            return
+        if not self._in_table and filled == 1:
+            self._builder.add(next(filter(None, row)), BlockKind.PARAGRAPH)
+            return
+        line = " | ".join(row).strip(" |")
+        if not self._in_table:
+            self._in_table = True
+            cells = [Cell(text) for text in row if text]
+            if _is_header(cells):
+                self._label = " | ".join(cell.text for cell in cells)
+                self._builder.add(line, BlockKind.TABLE)
+                return
+        self._n_rows += 1
+        self._waiting.append(line)
+        if self._n_rows < _ROWS_APART or len(self._waiting) >= _ROWS_TOGETHER:
+            self._flush()
+
+    def end_table(self) -> None:
+        """What follows is another table."""
+        self._flush()
+        self._label, self._in_table = "", False
+
+    def _flush(self) -> None:
+        text = "\n".join(self._waiting)
+        self._builder.add(text, BlockKind.RECORD, label=self._label, gap="\n")
+        self._waiting.clear()
 
 
 def _is_header(row: list[Cell]) -> bool:

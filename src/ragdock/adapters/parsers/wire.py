@@ -1,13 +1,16 @@
 """What parser processes say to each other: frames of bytes, and documents as frames.
 
-A frame is its length (8 bytes, big endian) and that many bytes. A request is two frames, a JSON
-object and the file. A reply is two frames, a JSON object and the text in UTF-8.
+A frame is its length (8 bytes, big endian) and that many bytes. A request is one frame, a JSON
+object; the file's descriptor comes with its first byte (`SCM_RIGHTS`). A reply is any number of
+parts and an end, or an error after any number of parts; each is two frames, a JSON object and the
+part's text in UTF-8.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable
 from typing import Any, Final
 
 from ragdock.errors import DocumentError
@@ -18,13 +21,15 @@ __all__ = [
     "MAX_REPLY_BYTES",
     "MEMORY_MESSAGE",
     "decode_reply",
-    "encode_document",
+    "encode_end",
     "encode_error",
+    "encode_part",
     "encode_request",
 ]
 
 HEADER: Final = struct.Struct(">Q")
-MAX_REPLY_BYTES: Final = 512 * 2**20
+MAX_REPLY_BYTES: Final = 64 * 2**20
+"""Of a frame: a part has about a million characters, and at most half as many blocks."""
 MEMORY_MESSAGE: Final = (
     "Reading the document takes more memory than a parser may use (RAG_PARSE_MEMORY_MB); split it "
     "into several files or raise the limit."
@@ -33,13 +38,15 @@ MEMORY_MESSAGE: Final = (
 _KINDS: Final = tuple(BlockKind)
 
 
-def encode_request(content: bytes, filename: str, media_type: str) -> tuple[bytes, bytes]:
-    """A file to parse."""
-    return json.dumps({"filename": filename, "media_type": media_type}).encode(), content
+def encode_request(filename: str, media_type: str, max_pages: int) -> bytes:
+    """What to know of a file that is to be parsed."""
+    head = {"filename": filename, "media_type": media_type, "max_pages": max_pages}
+    payload = json.dumps(head).encode()
+    return HEADER.pack(len(payload)) + payload
 
 
-def encode_document(parsed: ParsedDocument, *, last: bool) -> tuple[bytes, bytes]:
-    """A parsed document; `last` says that the child ends after it."""
+def encode_part(parsed: ParsedDocument) -> tuple[bytes, bytes]:
+    """A part of a document."""
     labels: dict[str, int] = {}
     blocks = [
         (b.start, b.end, _KINDS.index(b.kind), b.level, labels.setdefault(b.label, len(labels)))
@@ -50,21 +57,32 @@ def encode_document(parsed: ParsedDocument, *, last: bool) -> tuple[bytes, bytes
         "labels": list(labels),
         "blocks": blocks,
         "pages": [(page.number, page.start, page.end) for page in parsed.pages],
-        "last": last,
+        "start": parsed.start,
+        "done": parsed.done,
     }
     return json.dumps(head).encode(), parsed.text.encode()
+
+
+def encode_end(*, last: bool, closed: Iterable[str] = ()) -> tuple[bytes, bytes]:
+    """There are no more parts; `last` says that the child ends after it.
+
+    `closed` is what the child has given up (`sandbox.enter`).
+    """
+    return json.dumps({"last": last, "closed": sorted(closed)}).encode(), b""
 
 
 def encode_error(
     code: str, message: str, *, last: bool = False, detail: str = ""
 ) -> tuple[bytes, bytes]:
-    """Why there is no document; `detail` is for the log, never for clients."""
+    """Why there is no document, or no more of it; `detail` is for the log, never for clients."""
     head = {"code": code, "message": message, "last": last, "detail": detail}
     return json.dumps(head).encode(), b""
 
 
-def decode_reply(head: dict[str, Any], body: bytes) -> ParsedDocument:
-    """The document of a reply, or its `DocumentError`."""
+def decode_reply(head: dict[str, Any], body: bytes) -> ParsedDocument | None:
+    """The part of a reply, None at the end of the document, or its `DocumentError`."""
+    if "last" in head and "code" not in head:
+        return None
     if "code" in head:
         raise DocumentError(head["message"], code=head["code"])
     labels = head["labels"]
@@ -76,4 +94,6 @@ def decode_reply(head: dict[str, Any], body: bytes) -> ParsedDocument:
         ),
         tuple(PageSpan(*page) for page in head["pages"]),
         head["title"],
+        head["start"],
+        head["done"],
     )

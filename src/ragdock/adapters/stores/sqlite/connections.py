@@ -21,7 +21,7 @@ from ragdock.errors import (
     TooLargeError,
 )
 
-__all__ = ["Database", "Migration", "fetch", "require_safe_sqlite", "translated"]
+__all__ = ["Database", "Migration", "connect_raw", "fetch", "require_safe_sqlite", "translated"]
 
 BUSY_TIMEOUT_MS: Final = 15_000
 MAX_IDLE_READERS: Final = 8
@@ -39,6 +39,23 @@ def fetch(
 ) -> list[Any]:
     """All rows of one statement; columns are whatever the statement makes them."""
     return list(connection.execute(sql, bindings).fetchall())
+
+
+def connect_raw(path: Path, *, write: bool = False) -> apsw.Connection:
+    """A connection to an existing file, without migrating it; raises apsw's errors."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        for pragma in (
+            f"query_only = {'off' if write else 'on'}",
+            "foreign_keys = on",
+            "trusted_schema = off",
+        ):
+            fetch(connection, f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
 
 
 Migration = Callable[[apsw.Connection], None]
@@ -128,6 +145,8 @@ class Database:
         self._idle_lock = threading.Lock()
         self._closed = False
         self._wal_pages = 0
+        # Called in each write transaction before its first statement; what it raises ends that.
+        self.guard: Callable[[], None] | None = None
         self._truncate_from_pages = TRUNCATE_PAGES
         with translated():
             self._writer = self._open_writer(create=create)
@@ -220,6 +239,8 @@ class Database:
     def _transaction(self) -> Iterator[apsw.Connection]:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
+            if self.guard is not None:
+                self.guard()
             yield self._writer
             self._writer.execute("COMMIT")
         except BaseException:
