@@ -129,6 +129,9 @@ def _report(answers: list[Any], rate: int, *, kill: bool) -> bool:
     allowed = sum(a[2] == 200 and a[1] <= last for a in every)
     expected = rate * (1 + seconds / 60)
     error = allowed / expected - 1
+    first = min((a[1] for a in every if a[2] == 429), default=last)
+    steady = sum(a[2] == 200 and first < a[1] <= last for a in every)
+    print(f"DEBUG first answer {every[0][1]-begun:.2f}s; before first refusal {allowed-steady} in {first-begun:.2f}s (expected {rate*(1+(first-begun)/60):.0f}); steady {steady} in {last-first:.2f} s (expected {(last-first)*rate/60:.0f})")
     print(f"{sum(by_status.values())} requests from {len(answers)} clients to 2 servers in "
           f"{every[-1][1] - begun:.1f} s, p50 {times[len(times) // 2] * 1000:.2f} ms, "
           f"p99 {times[len(times) * 99 // 100] * 1000:.2f} ms")  # fmt: skip

@@ -114,7 +114,10 @@ def test_no_document_leaves_its_line_of_the_prompt(
     if place == "text":
         text = f"{lamp} {hostile} {lamp}"
     elif place == "filename":
-        text, filename = lamp, re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029/]", " ", hostile)[:100] + ".md"
+        text, filename = (
+            lamp,
+            re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029/]", " ", hostile)[:100] + ".md",
+        )
     else:
         flat = " ".join(hostile.split())
         text = f"# {flat}\n\n{lamp}" if place == "title" else f"# Lamps\n\n## {flat}\n\n{lamp}"

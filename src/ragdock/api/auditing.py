@@ -12,7 +12,9 @@ from fastapi import Request
 from starlette.types import Scope
 
 from ragdock.api.gate import Gate
+from ragdock.errors import UnavailableError
 from ragdock.logs import request_id
+from ragdock.ports import Metrics
 from ragdock.services.audit import Audit, Caller
 from ragdock.types import Principal
 
@@ -34,11 +36,19 @@ def about(
 class Auditor:
     """Records requests once their status is known, before their answer is sent."""
 
-    def __init__(self, audit: Audit, threads: Gate) -> None:
+    def __init__(self, audit: Audit, threads: Gate, metrics: Metrics) -> None:
         self._audit = audit
         self._threads = threads
+        self._metrics = metrics
 
     async def answered(self, scope: Scope, address: str, status: int) -> None:
+        """Record what is to be recorded; the request goes on whatever becomes of it."""
+        try:
+            await self._record(scope, address, status)
+        except UnavailableError:  # More records wait than the disk takes.
+            self._metrics.count("audit_failures")
+
+    async def _record(self, scope: Scope, address: str, status: int) -> None:
         """Record what is to be recorded of a request. A write is recorded before it's answered."""
         writes = scope["method"] not in _READING_METHODS and scope["path"] not in _READING_PATHS
         principal = scope.get("principal")

@@ -14,6 +14,7 @@ import typer
 
 from ragdock import __version__
 from ragdock.cli import (
+    audit,
     documents,
     ingest,
     keeping,
@@ -62,6 +63,7 @@ ingest.register(app)
 query.register(app)
 documents.register(app)
 keys.register(app)
+audit.register(app)
 keeping.register(app)
 reindex.register(app)
 tools.register(app)

@@ -110,7 +110,7 @@ class Audit:
                 if now - self._told_at < LOG_EVERY_SECONDS:
                     return
                 self._told_at = now
-            log.error(  # noqa: TRY400 (the trace tells nothing beyond the cause)
+            log.error(
                 "audit records can't be written; requests go on without them",
                 extra={"why": exc.strerror or type(exc).__name__},
             )
