@@ -14,6 +14,7 @@ import typer
 
 from ragdock import __version__
 from ragdock.cli import (
+    audit,
     documents,
     ingest,
     jobs,
@@ -64,6 +65,7 @@ query.register(app)
 documents.register(app)
 jobs.register(app)
 keys.register(app)
+audit.register(app)
 keeping.register(app)
 reindex.register(app)
 tools.register(app)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
+from ragdock.api.auditing import about
 from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_body, json_schema, parse_json
 from ragdock.api.clock import request_clock
@@ -63,6 +64,7 @@ async def add_urls(
             "`ragdock ingest URL`.",
         )
     name = collection or body.collection or DEFAULT_COLLECTION
+    about(request, collection=name)
     # Before any byte is fetched: a wrong name is the caller's mistake, and fetching is work.
     await gate.run(services.store.collection, name)
     timeout_seconds = services.settings.fetch_timeout_seconds
