@@ -13,6 +13,7 @@ from ragdock.types import Vectors
 
 __all__ = ["HashEmbedder"]
 
+MAX_REMEMBERED = 100_000
 _WORD = re.compile(r"\w+")
 
 
@@ -28,6 +29,7 @@ class HashEmbedder:
     def __init__(self, dim: int = 64) -> None:
         self._dim = dim
         self._closed = False
+        self._directions: dict[str, Vectors] = {}
         self.calls = 0
         self.texts = 0
 
@@ -79,6 +81,12 @@ class HashEmbedder:
         self._closed = True
 
     def _direction(self, word: str) -> Vectors:
+        known = self._directions.get(word)
+        if known is not None:
+            return known
         seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
         direction = np.random.default_rng(seed).standard_normal(self._dim)
-        return (direction / np.linalg.norm(direction)).astype(np.float32)
+        known = (direction / np.linalg.norm(direction)).astype(np.float32)
+        if len(self._directions) < MAX_REMEMBERED:
+            self._directions[word] = known
+        return known
