@@ -14,7 +14,6 @@ from ragdock.types import Vectors
 
 __all__ = ["HashEmbedder"]
 
-MAX_REMEMBERED = 100_000
 _WORD = re.compile(r"\w+")
 
 
@@ -30,7 +29,6 @@ class HashEmbedder:
     def __init__(self, dim: int = 64) -> None:
         self._dim = dim
         self._closed = False
-        self._directions: dict[str, Vectors] = {}
         self.calls = 0
         self.texts = 0
 
