@@ -86,6 +86,9 @@ bounded: $(VENV)/.dev ## The same with MiniLM in the container (hours)
 	@RAGDOCK_BOUNDED_TEXT_MB=200 RAGDOCK_BOUNDED_PAGES=5000 PYTHON=$(VENV)/bin/python \
 	    scripts/test-container.sh -m slow -k real_model tests/container/test_bounded.py
 
+chaos: $(VENV)/.dev ## 2,000 documents under 200 kills, a full disk, a jumping clock; prints counts
+	$(VENV)/bin/python bench/chaos.py
+
 bench: $(VENV)/.dev models/manifest.json ## Measure speed beside its floors and ceilings
 	@$(RUN) bench.run
 

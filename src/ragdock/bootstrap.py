@@ -8,13 +8,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ragdock.adapters.audit.jsonl import JsonlAudit
+from ragdock.adapters.audit.logger import LoggerAudit
+from ragdock.adapters.audit.null import NullAudit
 from ragdock.adapters.caches.memory import MemoryCache
 from ragdock.adapters.caches.redis import RedisCache
 from ragdock.adapters.caches.tiered import NEAR_TTL_SECONDS, TieredCache
 from ragdock.adapters.embedders.minilm import MiniLmEmbedder
 from ragdock.adapters.limits.memory import MemoryLimiter
 from ragdock.adapters.limits.redis import RedisLimiter
-from ragdock.adapters.metrics.prometheus import PrometheusMetrics
+from ragdock.adapters.metrics.prometheus import FleetMetrics, PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
 from ragdock.adapters.stores.sqlite.answers import SqliteAnswers
@@ -27,6 +30,7 @@ from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, InputError, NotFoundError
 from ragdock.ports import (
     Answers,
+    AuditLog,
     Build,
     Cache,
     Embedder,
@@ -38,6 +42,7 @@ from ragdock.ports import (
     Store,
 )
 from ragdock.services.answer import Answerer
+from ragdock.services.audit import Audit
 from ragdock.services.caching import JsonCache
 from ragdock.services.fetching import UrlReader
 from ragdock.services.ingest import Ingester, Workers
@@ -56,6 +61,7 @@ __all__ = [
     "Reindexing",
     "Services",
     "keeper_of",
+    "open_fleet_metrics",
     "open_keys",
     "open_reindexing",
     "open_services",
@@ -84,6 +90,7 @@ class Services:
     ingester: Ingester
     intake: Intake
     limits: Limits
+    audit: Audit
     readiness: Readiness
     urls: UrlReader | None
     fingerprint: str
@@ -190,6 +197,7 @@ def open_services(
             ingester=ingester,
             intake=intake,
             limits=_limits(settings, metrics, stack),
+            audit=_audit(settings, metrics, stack),
             readiness=Readiness(tuple(dependencies), metrics),
             urls=_url_reader(settings, store, metrics, fetcher),
             fingerprint=fingerprint,
@@ -220,6 +228,11 @@ def open_keys(settings: Settings) -> Iterator[Keys]:
         yield keys
     finally:
         keys.close()
+
+
+def open_fleet_metrics(directory: str) -> FleetMetrics:
+    """The metrics of processes that were started with this PROMETHEUS_MULTIPROC_DIR."""
+    return FleetMetrics(directory)
 
 
 def _parse_memory_mb() -> int:
@@ -385,6 +398,16 @@ def _limits(settings: Settings, metrics: Metrics, stack: ExitStack) -> Limits:
         )
     stack.callback(limiter.close)
     return Limits(limiter, metrics, key_rate=key_rate, address_rate=address_rate)
+
+
+def _audit(settings: Settings, metrics: Metrics, stack: ExitStack) -> Audit:
+    log: AuditLog = NullAudit()
+    if settings.audit == "file":
+        log = JsonlAudit(settings.data_dir / "audit")
+    elif settings.audit == "log":
+        log = LoggerAudit()
+    stack.callback(log.close)
+    return Audit(log, metrics)
 
 
 def _profile(settings: Settings) -> FusionProfile:

@@ -190,7 +190,13 @@ def test_what_a_dead_process_left_is_taken_over(tmp_path: Path) -> None:
 
 def _digest(content_type: str, body: bytes, cuts: list[int]) -> str:
     digest = RequestDigest(
-        {"query_string": b"", "headers": [(b"content-type", content_type.encode())]}
+        {
+            "query_string": b"",
+            "headers": [
+                (b"content-type", content_type.encode()),
+                (b"content-length", b"%d" % len(body)),
+            ],
+        }
     )
     ends = sorted({min(cut, len(body)) for cut in cuts} | {len(body)})
     start = 0

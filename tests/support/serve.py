@@ -1,5 +1,6 @@
-"""A server, or a worker, for tests: `python -m support.serve [--hashed] [--worker] [--stepping]`.
+"""A server, or a worker, for tests.
 
+`python -m support.serve [--hashed[=DIM]] [--worker] [--stepping]`.
 Settings come from the environment.
 """
 
@@ -7,10 +8,15 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ragdock.api.server import run
 from ragdock.cli.worker import run_worker
 from ragdock.settings import Settings
+
+if TYPE_CHECKING:
+    from support.embedders import HashEmbedder
 
 
 def _step_the_clock() -> None:
@@ -24,14 +30,21 @@ def _step_the_clock() -> None:
     time.time = stepped
 
 
+def hash_embedder(argv: Sequence[str]) -> HashEmbedder | None:
+    """The embedder that `--hashed` or `--hashed=DIM` asks for."""
+    for argument in argv:
+        option, _, dim = argument.partition("=")
+        if option == "--hashed":
+            from support.embedders import HashEmbedder
+
+            return HashEmbedder(int(dim)) if dim else HashEmbedder()
+    return None
+
+
 if __name__ == "__main__":
     if "--stepping" in sys.argv:
         _step_the_clock()
-    embedder = None
-    if "--hashed" in sys.argv:
-        from support.embedders import HashEmbedder
-
-        embedder = HashEmbedder()
+    embedder = hash_embedder(sys.argv)
     if "--worker" in sys.argv:
         settings = Settings.load()
         run_worker(settings, port=settings.port, embedder=embedder)

@@ -21,7 +21,7 @@ from ragdock.settings import Settings
 from support.embedders import HashEmbedder
 from support.redis_server import free_port
 
-__all__ = ["ServerProcess", "make_settings", "serving", "until"]
+__all__ = ["ServerProcess", "hash_arguments", "make_settings", "serving", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 HARD_STOP_SECONDS = 60.0
@@ -64,10 +64,18 @@ def until(condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
         time.sleep(0.02)
 
 
+def hash_arguments(hashed: bool | int) -> list[str]:
+    """What tells `support.serve` which embedder to use."""
+    if isinstance(hashed, bool):
+        return ["--hashed"] * hashed
+    return [f"--hashed={hashed}"]
+
+
 class ServerProcess:
     """`ragdock.api.server.run`, or `run_worker`, in a process of its own, on a free port.
 
-    Embeds with `HashEmbedder` unless `hashed` is False. `stepping` has its wall clock jump by days.
+    Embeds with `HashEmbedder` (of `hashed` dimensions, if that is a number) unless it is False.
+    `stepping` has its wall clock jump by days.
     Its output is kept in `log`.
     """
 
@@ -75,7 +83,7 @@ class ServerProcess:
         self,
         data_dir: Path,
         *,
-        hashed: bool = True,
+        hashed: bool | int = True,
         worker: bool = False,
         stepping: bool = False,
         log_dir: Path | None = None,
@@ -92,7 +100,7 @@ class ServerProcess:
             **({"RAG_MIN_SCORE": "0"} if hashed else {}),
             **{name: str(value) for name, value in environment.items()},
         }
-        self._arguments = ["--hashed"] * hashed + ["--worker"] * worker + ["--stepping"] * stepping
+        self._arguments = hash_arguments(hashed) + ["--worker"] * worker + ["--stepping"] * stepping
         self.is_worker = worker
         self.process: subprocess.Popen[bytes] | None = None
 

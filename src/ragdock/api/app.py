@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ragdock import __version__
 from ragdock.api.addresses import parse_networks
+from ragdock.api.auditing import Auditor
 from ragdock.api.auth import SECURITY_SCHEMES, Authentication, require_declared
 from ragdock.api.feed import Feed
 from ragdock.api.gate import Gate
@@ -45,6 +46,8 @@ __all__ = ["create_app"]
 
 HEALTH_PLACES = 4
 RATE_PLACES = 4
+AUDIT_PLACES = 1
+AUDIT_WAITING = 10_000
 TITLE = "ragdock"
 OPENAPI_URL = "/openapi.json"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -83,6 +86,13 @@ def create_app(
             rate_gate = Gate(RATE_PLACES, settings.max_waiting, services.metrics)
             stack.callback(rate_gate.close)
             app.state.rates = RateGate(services.limits, rate_gate, trusted)
+            audit_gate = Gate(AUDIT_PLACES, AUDIT_WAITING, services.metrics)
+            stack.callback(audit_gate.close)
+            app.state.auditor = (
+                None
+                if settings.audit == "off"
+                else Auditor(services.audit, audit_gate, services.metrics)
+            )
             app.state.fetch_gate = Gate(
                 urls.FETCHES_AT_ONCE, settings.max_waiting, services.metrics
             )

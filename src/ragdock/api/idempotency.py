@@ -50,7 +50,9 @@ class RequestDigest:
         self._boundary = b"--" + found[1] if found else None
         self._rest = b""
         self._hash = hashlib.sha256(b"%s\0%s\0" % (scope.get("query_string", b""), kind))
-        self.is_complete = False
+        # Known without reading: and whoever waits for the client to leave may have read already.
+        length = _header(scope, b"content-length") or b"0"
+        self.is_complete = length == b"0" and _header(scope, b"transfer-encoding") is None
 
     def update(self, message: Message) -> None:
         """Take in the next message of the request."""
@@ -183,16 +185,17 @@ class _Exchange:
 
     async def keep(self) -> None:
         """Keep the answer, or forget the request where it isn't one to keep."""
-        start = self.messages[0] if self.messages else {"status": 500}
+        start: Message = self.messages[0] if self.messages else {"status": 500}
         body = b"".join(message.get("body", b"") for message in self.messages[1:])
         status: int = start["status"]
         lasting = status < 500 and status not in _NOT_KEPT and len(body) <= MAX_BODY_BYTES
         if not lasting or not await self._read_rest():
             await self.forget()
             return
+        raw: list[tuple[bytes, bytes]] = list(start.get("headers", ()))
         headers = tuple(
             (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in start.get("headers", ())
+            for name, value in raw
             if name.decode("latin-1").lower() in _KEPT_HEADERS
         )
         answer = KeptAnswer(self._digest.hexdigest(), status, headers, body)

@@ -127,7 +127,7 @@ class XmlPackage:
                 parser.Parse(piece)
             if not empty:
                 parser.Parse(b"", True)
-        except xml.parsers.expat.ExpatError:
+        except (xml.parsers.expat.ExpatError, ValueError, LookupError):
             raise self.damaged() from None
 
     def relationships(self, part: str) -> dict[str, Relationship]:
