@@ -52,7 +52,10 @@ def settings_table() -> str:
         if isinstance(default, bool):
             default = str(default).lower()
         shown = "" if default is None else f"`{default}`"
-        rows.append((f"`{field.validation_alias.choices[0]}`", shown, field.description or ""))
+        name = f"`{field.validation_alias.choices[0]}`"
+        if "SecretStr" in str(field.annotation):
+            name += f", `{field.validation_alias.choices[0]}_FILE`"
+        rows.append((name, shown, field.description or ""))
     return table(("Variable", "Default", "What it does"), rows)
 
 

@@ -27,7 +27,8 @@ ARROWS: dict[str, set[str]] = {
     "types": set(),
     "logs": set(),
     "samples": set(),
-    "settings": {"errors"},
+    "secret_files": {"errors"},
+    "settings": {"errors", "secret_files"},
     "core": _CORE,
     "ports": _CORE,
     "adapters": {"adapters", "ports"} | _CORE,
@@ -47,13 +48,15 @@ PLACES: dict[str, tuple[str, ...]] = {
     "httpcore2": ("adapters/fetchers",),
     "httpx2": ("adapters", "cli"),
     "idna": ("core/weburls.py",),
+    "pathspec": ("cli/ignoring.py",),
     "numpy": ("adapters", "core", "services", "types.py"),
     "onnx": ("adapters/embedders/minilm_build.py", "adapters/embedders/minilm_graph.py"),
     "onnxruntime": ("adapters/embedders",),
     "prometheus_client": ("adapters/metrics",),
-    "pydantic": ("api", "settings.py"),
-    "pydantic_settings": ("settings.py",),
+    "pydantic": ("api", "secret_files.py", "settings.py"),
+    "pydantic_settings": ("secret_files.py", "settings.py"),
     "pypdfium2": ("adapters/parsers",),
+    "python_multipart": ("api/forms.py",),
     "redis": ("adapters/caches", "adapters/limits", "adapters/redis_link.py"),
     "rich": ("cli",),
     "selectolax": ("adapters/parsers",),
@@ -61,11 +64,13 @@ PLACES: dict[str, tuple[str, ...]] = {
     "starlette": ("api",),
     "typer": ("cli",),
     "uvicorn": ("api/server.py", "api/protocol.py"),
+    "watchfiles": ("cli/watch.py",),
 }
 """Where each foreign package may be imported; one that is not listed may be imported nowhere."""
 
 ENVIRONMENT_READERS = {
     "settings.py": "the only reader of settings",
+    "secret_files.py": "the part of it that finds the files of secrets",
     "api/server.py": "hands the settings to its worker processes",
     "cli/worker.py": "hands the settings to its processes",
     "cli/client.py": "a key is no option, because `ps` shows options, and no setting of a server",
@@ -169,7 +174,6 @@ def test_each_foreign_package_stays_in_its_place() -> None:
 NOT_IMPORTED = {
     "httptools": "uvicorn is told to use it",
     "packaging": "onnxruntime.quantization imports it",
-    "python-multipart": "Starlette imports it for forms",
     "uvloop": "uvicorn is told to use it",
 }
 

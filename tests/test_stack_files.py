@@ -223,3 +223,49 @@ def test_scripts_are_executable_and_parse(script: Path) -> None:
     assert script.stat().st_mode & 0o111
     assert b"\r" not in script.read_bytes()
     subprocess.run(["bash", "-n", script], check=True)
+
+
+def uncommented() -> dict[str, Any]:
+    """docker-compose.yml with the lines for secrets in files."""
+    return dict(yaml.safe_load(re.sub(r"#~ ?", "", read("docker-compose.yml"))))
+
+
+def test_the_example_for_secrets_is_whole() -> None:
+    """Uncommented, each secret has a file, a service that gets it, and a setting that reads it."""
+    compose = uncommented()
+    web, redis = compose["services"]["web"], compose["services"]["redis"]
+    assert all(set(secret) == {"file"} for secret in compose["secrets"].values())
+    assert set(web["secrets"]) == set(compose["secrets"])
+    assert redis["secrets"] == ["redis_password"]
+    of_files = {n: v for n, v in web["environment"].items() if n.endswith("_FILE")}
+    fields = Settings.model_fields.values()
+    assert set(of_files) == {
+        f"{field.validation_alias.choices[0]}_FILE"  # type: ignore[union-attr]
+        for field in fields
+        if "SecretStr" in str(field.annotation)
+    }
+    assert {f"/run/secrets/{name}" for name in compose["secrets"]} == set(of_files.values())
+    # Compose 1.29 knows neither `environment:` nor `name:` without a version for secrets.
+    assert set(compose) - {"secrets"} == set(COMPOSE)
+    assert "/secrets/" in read(".gitignore").splitlines()
+
+
+@pytest.mark.parametrize("which", ["command", "healthcheck"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_redis_takes_its_password_from_the_file(tmp_path: Path, which: str, is_there: bool) -> None:
+    """The shell of command and health check prefers the secret's file where there is one."""
+    secret = tmp_path / "password"
+    if is_there:
+        secret.write_text("from-the-file\n")
+    script = REDIS["command"][-1] if which == "command" else REDIS["healthcheck"]["test"][-1]
+    script = script.replace("$$", "$").replace("/run/secrets/redis_password", str(secret))
+    shown = 'exec echo "auth=$REDISCLI_AUTH"'
+    script = re.sub(r"exec docker-entrypoint.*|redis-cli ping.*", shown, script, flags=re.DOTALL)
+    ran = subprocess.run(
+        ["sh", "-c", script],
+        env={"REDISCLI_AUTH": "from-env", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == ("auth=from-the-file" if is_there else "auth=from-env")

@@ -20,12 +20,14 @@ from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
 from ragdock.adapters.stores.sqlite.answers import SqliteAnswers
 from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.core.chunking import CHUNKER_ID
+from ragdock.core.fingerprints import fingerprint_of
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
 from ragdock.core.ids import PublicIds
 from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, InputError, NotFoundError
 from ragdock.ports import (
     Answers,
+    Build,
     Cache,
     Embedder,
     Fetcher,
@@ -39,20 +41,24 @@ from ragdock.services.answer import Answerer
 from ragdock.services.caching import JsonCache
 from ragdock.services.fetching import UrlReader
 from ragdock.services.ingest import Ingester, Workers
+from ragdock.services.intake import Intake
 from ragdock.services.keys import Keys
 from ragdock.services.limits import Limits, default_rates
 from ragdock.services.readiness import Dependency, Readiness
+from ragdock.services.reindex import Reindexer
 from ragdock.services.retrieve import Retriever
 from ragdock.services.tenancy import TenantStore
 from ragdock.settings import Settings, cpu_quota
-from ragdock.types import JobState
+from ragdock.types import Collection, JobState
 
 __all__ = [
     "DEFAULT_COLLECTION",
+    "Reindexing",
     "Services",
     "keeper_of",
     "open_fleet_metrics",
     "open_keys",
+    "open_reindexing",
     "open_services",
 ]
 
@@ -75,6 +81,7 @@ class Services:
     retriever: Retriever
     answerer: Answerer
     ingester: Ingester
+    intake: Intake
     limits: Limits
     readiness: Readiness
     urls: UrlReader | None
@@ -101,13 +108,8 @@ def open_services(
         n_threads = settings.threads or cpu_quota()
         metrics = PrometheusMetrics()
         # Routes and services see what the caller may see; see `services.tenancy`.
-        store: Store = TenantStore(
-            SqliteStore(
-                settings.data_dir,
-                max_attempts=settings.max_attempts,
-                keep_failed_hours=settings.keep_failed_hours,
-            )
-        )
+        sqlite = _store(settings)
+        store: Store = TenantStore(sqlite)
         stack.callback(store.close)
         keys = stack.enter_context(open_keys(settings))
         answers = SqliteAnswers(settings.data_dir)
@@ -126,8 +128,9 @@ def open_services(
         )
         stack.callback(parser.close)
 
-        fingerprint = f"{embedder.id}/{embedder.dim}/{CHUNKER_ID}+{LEAD_ID}/{settings.chunk_tokens}"
+        fingerprint = _fingerprint(settings, embedder)
         _require_fingerprint(store, fingerprint, embedder.dim)
+        sqlite.prefer(fingerprint)
         profile = _profile(settings)
         json_cache = JsonCache(cache, settings.cache_ttl_seconds, metrics)
         retriever = Retriever(
@@ -139,6 +142,7 @@ def open_services(
             fingerprint=fingerprint,
             n_candidates=settings.candidates,
         )
+        intake = Intake(store, metrics, settings.max_queue_mb)
         ingester = Ingester(
             store,
             parser,
@@ -183,6 +187,7 @@ def open_services(
                 min_score=settings.min_score,
             ),
             ingester=ingester,
+            intake=intake,
             limits=_limits(settings, metrics, stack),
             readiness=Readiness(tuple(dependencies), metrics),
             urls=_url_reader(settings, store, metrics, fetcher),
@@ -219,6 +224,66 @@ def open_keys(settings: Settings) -> Iterator[Keys]:
 def open_fleet_metrics(directory: str) -> FleetMetrics:
     """The metrics of processes that were started with this PROMETHEUS_MULTIPROC_DIR."""
     return FleetMetrics(directory)
+
+
+@contextmanager
+def open_reindexing(
+    settings: Settings, *, embedder: Embedder | None = None
+) -> Iterator[Reindexing]:
+    """What it takes to build indexes anew, without a server."""
+    with ExitStack() as stack:
+        store = _store(settings)
+        stack.callback(store.close)
+        if embedder is None:
+            embedder = _embedder(settings, settings.threads or cpu_quota())
+            stack.callback(embedder.close)
+        yield Reindexing(
+            store,
+            Reindexer(embedder, settings.chunk_tokens),
+            _fingerprint(settings, embedder),
+            embedder.dim,
+        )
+
+
+class Reindexing:
+    """A store, and how its collections are to be indexed."""
+
+    def __init__(
+        self, store: SqliteStore, reindexer: Reindexer, fingerprint: str, dim: int
+    ) -> None:
+        self._store = store
+        self._dim = dim
+        self.reindexer = reindexer
+        self.fingerprint = fingerprint
+
+    def collections(self) -> tuple[Collection, ...]:
+        """All collections."""
+        return self._store.collections()
+
+    def build(self, collection: str, *, force: bool = False) -> Build | None:
+        """The collection's next index; None when it is indexed so already."""
+        return self._store.rebuild(collection, self.fingerprint, self._dim, force=force)
+
+    def is_begun(self, collection: str) -> bool:
+        """Whether an earlier run left something to go on with."""
+        return self._store.collection(collection).reindex_percent is not None
+
+    def discard(self, collection: str) -> bool:
+        """Remove an unfinished build; False when there is none."""
+        return self._store.discard_build(collection)
+
+
+def _store(settings: Settings) -> SqliteStore:
+    return SqliteStore(
+        settings.data_dir,
+        max_attempts=settings.max_attempts,
+        keep_failed_hours=settings.keep_failed_hours,
+    )
+
+
+def _fingerprint(settings: Settings, embedder: Embedder) -> str:
+    chunker = f"{CHUNKER_ID}+{LEAD_ID}"
+    return fingerprint_of(embedder.id, embedder.dim, chunker, settings.chunk_tokens)
 
 
 def _embedder(settings: Settings, n_threads: int) -> Embedder:
@@ -331,10 +396,10 @@ def _require_fingerprint(store: Store, fingerprint: str, dim: int) -> None:
         )
         if collection.n_documents or waiting:
             raise ConfigurationError(
-                f"Collection {collection.name!r} was indexed with {collection.fingerprint!r}, but "
-                f"these settings mean {fingerprint!r}. Restore the former RAG_EMBEDDER, "
-                "RAG_EMBED_MODEL and RAG_CHUNK_TOKENS, or point RAG_DATA_DIR at a new directory "
-                "and ingest again."
+                f"Collection {collection.name!r} is indexed with {collection.fingerprint!r}, but "
+                f"these settings mean {fingerprint!r}. Run `ragdock reindex {collection.name}` "
+                "(or --all) with these settings, which may be while a server with the former ones "
+                "runs; or restore the former RAG_EMBEDDER, RAG_EMBED_MODEL and RAG_CHUNK_TOKENS."
             )
         # An empty one holds nothing of the other embedder but its name.
         with suppress(NotFoundError):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answers",
     "AuditLog",
+    "Build",
     "Cache",
     "Embedder",
     "Fetcher",
@@ -307,6 +308,61 @@ class Store(Protocol):
     # Search
     def reader(self, collection: str) -> AbstractContextManager[Reader]:
         """Open a consistent view; keep it short."""
+        ...
+
+
+class Build(Protocol):
+    """A collection's next index, made beside the live one, which goes on being read and written.
+
+    It holds documents by version; what it has stays when it is closed or killed.
+    """
+
+    def counts(self) -> tuple[int, int, int]:
+        """Documents and characters of the collection, and characters of what the build lacks."""
+        ...
+
+    def lacking(self, after: str | None = None, limit: int = 100) -> tuple[Document, ...]:
+        """Documents whose current version the build doesn't have, by id, with ids above `after`."""
+        ...
+
+    def parts(self, document: Document) -> Iterator[ParsedDocument]:
+        """The document as it was committed; `NotFoundError` when that version is gone."""
+        ...
+
+    def stage(
+        self, document: Document, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> None:
+        """Write a part of a large document."""
+        ...
+
+    def commit(
+        self, document: Document, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> None:
+        """Write a document, or its last part."""
+        ...
+
+    def remove_gone(self) -> int:
+        """Remove documents that were deleted since they were built; how many it were."""
+        ...
+
+    def settle(self) -> None:
+        """Do now what of the switch can be done before it."""
+        ...
+
+    def note(self, percent: int) -> None:
+        """Tell everybody how far it is."""
+        ...
+
+    def locked(self) -> AbstractContextManager[Callable[[], None]]:
+        """Hold writers up as long as the block runs; yields what makes the build the index.
+
+        That takes effect, for every process at once, when the block ends well. Raises
+        `NotFoundError` when the collection was dropped.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
         ...
 
 

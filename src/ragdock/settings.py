@@ -3,7 +3,8 @@
 `Settings.load()` reads the process environment and `.env`; everything else takes a `Settings`.
 The fixed names (`ENVIRONMENT`, `REDIS_HOST`, `REDIS_PORT`, `PORT`, `USER_ID`) come without prefix,
 all others as `RAG_<FIELD>`. Wrong values raise `ConfigurationError`, which names the variable,
-quotes the value (never a secret's) and says what is allowed.
+quotes the value (never a secret's) and says what is allowed. Each secret can also come from a file
+that `<NAME>_FILE` names.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from ragdock.errors import ConfigurationError
+from ragdock.secret_files import SecretFiles, files_of_secrets
 
 __all__ = ["Settings", "cpu_quota"]
 
@@ -116,8 +122,8 @@ class Settings(BaseSettings):
         "RAG_MIN_SCORE", 0.38, 'Below this top cosine the answer is "I don\'t know".'
     )
 
-    max_upload_mb: int = _env("RAG_MAX_UPLOAD_MB", 50, "Largest file.", ge=1, le=2048)
-    max_request_mb: int = _env("RAG_MAX_REQUEST_MB", 100, "Largest request body.", ge=1, le=4096)
+    max_upload_mb: int = _env("RAG_MAX_UPLOAD_MB", 256, "Largest file.", ge=1, le=2048)
+    max_request_mb: int = _env("RAG_MAX_REQUEST_MB", 512, "Largest request body.", ge=1, le=4096)
     max_files: int = _env("RAG_MAX_FILES", 100, "Files in one request.", ge=1, le=10_000)
     max_question_chars: int = _env(
         "RAG_MAX_QUESTION_CHARS", 2000, "Longest question or query.", ge=16, le=100_000
@@ -243,6 +249,24 @@ class Settings(BaseSettings):
         "RAG_LOG_FORMAT", "auto", "`auto`: text on a terminal, else JSON."
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options, then files that hold secrets, then the environment, then `.env`."""
+        return (
+            init_settings,
+            SecretFiles(settings_cls, env_settings, dotenv_settings),
+            env_settings,
+            dotenv_settings,
+            file_secret_settings,
+        )
+
     @property
     def request_shutdown_seconds(self) -> float:
         """The part of `shutdown_seconds` that running requests get; the rest is for closing."""
@@ -262,13 +286,18 @@ class Settings(BaseSettings):
             raise ConfigurationError(_explain(cls, exc)) from None
 
     def as_environment(self) -> dict[str, str]:
-        """The settings as environment variables, secrets included, for child processes."""
+        """The settings as environment variables, for child processes.
+
+        Secrets are included, except those that a child finds in their files.
+        """
+        in_files = files_of_secrets(type(self))
         found: dict[str, str] = {}
         for name in type(self).model_fields:
-            value = getattr(self, name)
-            if value is not None:
-                plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-                found[_alias(type(self), name)] = str(plain)
+            value, variable = getattr(self, name), _alias(type(self), name)
+            if value is None or variable in in_files:
+                continue
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            found[variable] = str(plain)
         return found
 
     @field_validator("redis_port", mode="before")

@@ -140,7 +140,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A set of documents with one embedding fingerprint; `generation` counts its changes."""
+    """A set of documents with one embedding fingerprint; `generation` counts its changes.
+
+    `reindex_percent` tells how far another index is that is being built beside it, if there is one.
+    """
 
     id: str
     name: str
@@ -149,6 +152,7 @@ class Collection:
     n_documents: int
     n_chunks: int
     created_at: float
+    reindex_percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ route that is missing there, or declares no right, fails the walk by its name.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,12 @@ from starlette.testclient import TestClient
 
 from ragdock.api.app import create_app
 from ragdock.api.auth import Guarded
+from ragdock.api.feed import Feed
+from ragdock.api.schemas import job_id
 from ragdock.core.apikeys import make_token
+from ragdock.services import limits
 from ragdock.services.keys import Keys
-from ragdock.types import Right
+from ragdock.types import FetchedFile, Right
 from support.embedders import HashEmbedder
 from support.serving import make_settings, serving
 from support.web import add, inventory
@@ -46,6 +51,7 @@ class Ask:
     body: Any = None
     files: dict[str, Any] | None = None
     status: int = 200
+    endless: bool = False
     hidden: int | None = 404
     """What a caller gets who asks it of a collection that isn't his; None: it names none."""
 
@@ -73,6 +79,14 @@ ASKS: dict[str, Ask | tuple[Ask, ...]] = {
     "GET /v1/documents/{document_id}/text": Ask(params=IN_COLLECTION),
     "GET /v1/jobs": (Ask(params=IN_COLLECTION), Ask(hidden=None)),
     "GET /v1/jobs/{job_id}": Ask(),
+    "GET /v1/jobs/events": Ask(params=IN_COLLECTION, endless=True),
+    "GET /v1/jobs/{job_id}/events": Ask(),
+    "POST /v1/jobs/{job_id}/retry": Ask(status=202),
+    "POST /v1/jobs/{job_id}/cancel": Ask(status=409),  # It has failed: that is told to its owner.
+    "POST /v1/urls": (
+        Ask(params=IN_COLLECTION, body={"urls": ["http://docs.example/hush"]}, status=202),
+        Ask(body={"urls": ["http://docs.example/hush"], "collection": "$c", "wait": True}),
+    ),
     "POST /v1/documents": (
         Ask(params=IN_COLLECTION, body={"documents": [{"text": "More."}]}, status=202),
         Ask(body={"documents": [{"text": "More."}], "collection": "$c"}, status=202),
@@ -147,6 +161,14 @@ class World:
         self.leaks["requests"] += 1
         return response
 
+    def fail_one(self, key: str) -> None:
+        """A document of the hidden collection that can't be read: its job may be retried."""
+        client = self.client_as(key)
+        files = {"file": ("hush-bad.txt", b"\xef\xbb\xbf\xc3\x28")}
+        path = f"/v1/documents/bad?collection={HIDDEN}&wait=true"
+        assert client.put(path, files=files).status_code == 422
+        self.job = client.get("/v1/jobs", params={"status": "failed"}).json()["jobs"][0]["id"]
+
     def everything(self) -> Any:
         """All that the server holds, as the admin sees it."""
         return inventory(self.client_as(self.keys["admin"]))
@@ -175,11 +197,39 @@ def masked(response: httpx2.Response, *words: str) -> tuple[int, dict[str, str],
     return response.status_code, dict(response.headers), text
 
 
+class OnePage:
+    """A web of one page, whatever is asked for."""
+
+    def fetch(self, url: str, write: Callable[[bytes], None], deadline: float) -> FetchedFile:
+        """The page."""
+        write(b"A page.")
+        return FetchedFile("page", url, "page.txt", "text/plain")
+
+
+@contextmanager
+def walked(data_dir: Path) -> Iterator[TestClient]:
+    """A server where keys are on, every route is too, and nobody is too fast."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serving(
+            data_dir,
+            fetcher=OnePage(),
+            environment="production",
+            admin_key=ADMIN_KEY,
+            fetch_urls=True,
+            rate_per_minute=0,
+            address_rate_per_minute=0,
+        ) as client,
+    ):
+        patch.setattr(limits, "FAILURES_PER_MINUTE", 1_000_000)
+        yield client
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Tenant `hidden` has a collection with a document and jobs; the others have keys."""
     data_dir = tmp_path_factory.mktemp("walk") / "data"
-    with serving(data_dir, environment="production", admin_key=ADMIN_KEY) as client:
+    with walked(data_dir) as client:
         made: Keys = client.app.state.services.keys  # type: ignore[attr-defined]
         keys: dict[str, str | None] = {"none": None, "admin": ADMIN_KEY, "garbage": "x" * 62}
         keys["unknown"] = make_token(b"abcde", b"s" * 32)
@@ -198,13 +248,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 name, rights=rights, collections=collections, expires_at=expires_at
             )
         made.revoke("revoked")
-        world = World(client, keys, HIDDEN_ID, 1, 999_999, Counter())
+        absent = job_id(client.app.state.services.ids, 999_999)  # type: ignore[attr-defined]
+        world = World(client, keys, HIDDEN_ID, None, absent, Counter())
         admin = world.client_as(ADMIN_KEY)
         for name in (HIDDEN, OWN):
             assert admin.post("/v1/collections", json={"name": name}).status_code == 201
         add(admin, PLANS, HIDDEN_ID, collection=HIDDEN, filename=HIDDEN_ID)
         add(admin, "An ordinary text.", OWN_ID, collection=OWN, filename=OWN_ID)
-        world.job = admin.get("/v1/jobs", params={"collection": HIDDEN}).json()["jobs"][0]["id"]
+        world.fail_one(ADMIN_KEY)
+        # What he asks is in the cache, where somebody else could find it.
+        for route in ("POST /v1/search", "POST /v1/ask"):
+            for ask in asks(route):
+                for _ in range(2):
+                    assert world.send(route, ask, ADMIN_KEY, HIDDEN).status_code == 200
         yield world
 
 
@@ -318,18 +374,25 @@ def test_who_may_gets_an_answer(tmp_path: Path, name: str) -> None:
     """The same requests succeed for the tenant they belong to: the walk refuses valid ones."""
     for number, ask in enumerate(asks(name)):
         data_dir = tmp_path / f"data{number}"
-        with serving(data_dir, environment="production", admin_key=ADMIN_KEY) as client:
+        with walked(data_dir) as client:
             keys: Keys = client.app.state.services.keys  # type: ignore[attr-defined]
             _, key = keys.create("tenant", rights=(Right.READ, Right.WRITE), collections=[HIDDEN])
-            world = World(client, {}, HIDDEN_ID, 1, 0, Counter())
+            world = World(client, {}, HIDDEN_ID, None, None, Counter())
             if name != "POST /v1/collections":
                 tenant = world.client_as(key)
                 assert tenant.post("/v1/collections", json={"name": HIDDEN}).status_code == 201
                 add(tenant, PLANS, HIDDEN_ID, collection=HIDDEN, filename=HIDDEN_ID)
-                world.job = tenant.get("/v1/jobs").json()["jobs"][0]["id"]
+                world.fail_one(key)
+            if ask.endless:
+                client.portal.call(hang_up_soon, client.app.state.feed)  # type: ignore
             is_admins = ROUTES[name].right is Right.ADMIN and not ROUTES[name].is_public
             response = world.send(name, ask, ADMIN_KEY if is_admins else key, HIDDEN)
             assert response.status_code == ask.status, (name, response.text)
+
+
+async def hang_up_soon(feed: Feed) -> None:
+    """Let the stream that is about to begin end."""
+    asyncio.get_running_loop().call_later(0.5, feed.hang_up)
 
 
 def test_lists_are_the_same_whatever_others_do(world: World) -> None:

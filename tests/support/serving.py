@@ -16,7 +16,7 @@ import httpx2
 from starlette.testclient import TestClient
 
 from ragdock.api.app import create_app
-from ragdock.ports import Embedder
+from ragdock.ports import Embedder, Fetcher
 from ragdock.settings import Settings
 from support.embedders import HashEmbedder
 from support.redis_server import free_port
@@ -39,10 +39,16 @@ def make_settings(data_dir: Path, **fields: Any) -> Settings:
 
 @contextmanager
 def serving(
-    data_dir: Path, *, embedder: Embedder | None = None, raises: bool = True, **fields: Any
+    data_dir: Path,
+    *,
+    embedder: Embedder | None = None,
+    fetcher: Fetcher | None = None,
+    raises: bool = True,
+    **fields: Any,
 ) -> Iterator[TestClient]:
     """A client of an application in this process, which is up inside the block."""
-    app = create_app(make_settings(data_dir, **fields), embedder=embedder or HashEmbedder())
+    settings = make_settings(data_dir, **fields)
+    app = create_app(settings, embedder=embedder or HashEmbedder(), fetcher=fetcher)
     with TestClient(app, raise_server_exceptions=raises) as client:
         yield client
 

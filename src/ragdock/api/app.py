@@ -19,9 +19,9 @@ from ragdock.api.feed import Feed
 from ragdock.api.gate import Gate
 from ragdock.api.headers import SecurityHeaders, cors_options, parse_origins
 from ragdock.api.idempotency import Idempotency
-from ragdock.api.limiting import KeyRate, RateGate
+from ragdock.api.limiting import UNLIMITED_PATHS, KeyRate, RateGate
 from ragdock.api.middleware import Envelope
-from ragdock.api.problems import install_problem_handlers
+from ragdock.api.problems import install_problem_handlers, problem_responses
 from ragdock.api.protocol import ConnectionRules
 from ragdock.api.routes import collections, documents, health, jobs, search, urls
 from ragdock.api.schemas import (
@@ -161,6 +161,7 @@ def _complete_schema(app: FastAPI) -> None:
             for name, model in extra["$defs"].items():
                 components.setdefault(name, model)
             schema["components"]["securitySchemes"] = SECURITY_SCHEMES
+            _add_limits(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -171,6 +172,16 @@ def _connection_rules(settings: Settings, services: Services) -> ConnectionRules
     return ConnectionRules(
         settings.body_timeout_seconds, settings.max_connections, services.metrics
     )
+
+
+def _add_limits(schema: dict[str, Any]) -> None:
+    """Add what any route may answer before it is entered: too often, too slow, too late."""
+    limits = problem_responses(408, 429, 503)
+    for path, operations in schema["paths"].items():
+        if path not in UNLIMITED_PATHS:
+            for operation in operations.values():
+                for status, response in limits.items():
+                    operation["responses"].setdefault(str(status), response)
 
 
 def _warn_when_open(services: Services) -> None:

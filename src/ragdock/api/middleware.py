@@ -73,7 +73,7 @@ class Envelope:
             clock.stop()
             patience.reset(waiting[0])
             request_clock.reset(waiting[1])
-            self._total_bytes -= exchange.n_bytes
+            self._total_bytes -= exchange.n_held
             metrics.count("in_flight", -1)
             _record(metrics, scope, exchange.status or 500, exchange.seconds)
             request_id.reset(token)
@@ -186,6 +186,7 @@ class _Exchange:
         self._start = time.perf_counter()
         self._max_bytes = envelope.limit(scope["path"])
         self._n_declared = _content_length(scope)
+        self._is_form = _is_form(scope)
         self.n_bytes = 0
         self.status = 0
         # Known without reading: without a length there is no body, unless it comes in chunks.
@@ -204,7 +205,8 @@ class _Exchange:
         """The answer to a body that is too large by its own declaration."""
         if self._n_declared > self._max_bytes:
             return problem(413, "too_large", self._too_large())
-        if self._n_declared > 0 and not self._envelope.has_room(self._n_declared):
+        is_held = self._n_declared > 0 and not self._is_form
+        if is_held and not self._envelope.has_room(self._n_declared):
             self.metrics.count("refused", reason="bodies")
             return problem(503, "overloaded", _TOO_MANY_BODIES, headers=_LATER)
         return None
@@ -244,9 +246,15 @@ class _Exchange:
             await asyncio.sleep(0)  # Where the cancellation arrives.
         return message
 
+    @property
+    def n_held(self) -> int:
+        """Bytes of the body that count as memory."""
+        return 0 if self._is_form else self.n_bytes
+
     def _count(self, n_bytes: int) -> None:
         self.n_bytes += n_bytes
-        has_room = self._envelope.take(n_bytes)
+        # A form's files go to the disk as they come; `services.intake` has the limit of that.
+        has_room = self._is_form or self._envelope.take(n_bytes)
         # FastAPI makes a 400 of any other exception that is raised while a body is read.
         if self.n_bytes > self._max_bytes:
             raise HTTPException(413, self._too_large())
@@ -302,6 +310,13 @@ def _request_id(scope: Scope) -> str:
         if name == b"x-request-id" and _GOOD_ID.fullmatch(value):
             return str(value.decode("ascii"))
     return secrets.token_hex(8)
+
+
+def _is_form(scope: Scope) -> bool:
+    return any(
+        name == b"content-type" and value.lower().startswith(b"multipart/form-data")
+        for name, value in scope["headers"]
+    )
 
 
 def _content_length(scope: Scope) -> int:

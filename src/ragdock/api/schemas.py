@@ -85,8 +85,14 @@ class CollectionRequest(_In):
     name: Name
 
 
+class ReindexBody(Out):
+    """Another index that is being built beside the one that is searched."""
+
+    percent: int
+
+
 class CollectionBody(Out):
-    """A collection."""
+    """A collection; `reindex` is there while it is indexed anew."""
 
     name: str
     n_documents: int
@@ -94,6 +100,7 @@ class CollectionBody(Out):
     generation: int
     fingerprint: str
     created_at: str
+    reindex: ReindexBody | None = None
 
     @classmethod
     def of(cls, collection: Collection) -> CollectionBody:
@@ -105,6 +112,9 @@ class CollectionBody(Out):
             generation=collection.generation,
             fingerprint=collection.fingerprint,
             created_at=rfc3339(collection.created_at),
+            reindex=None
+            if collection.reindex_percent is None
+            else ReindexBody(percent=collection.reindex_percent),
         )
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote, urlsplit
 
 from ragdock import __version__
@@ -56,6 +57,7 @@ class Api:
         self._patience_seconds = patience_seconds
         self._key = _key()
         self._client: httpx2.Client | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -85,15 +87,18 @@ class Api:
         self,
         route: str,
         filename: str,
-        content: bytes,
+        content: IO[bytes],
         *,
         params: Mapping[str, Any],
         fields: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """PUT one file as multipart/form-data; the decoded body."""
+        """PUT one file, read piece by piece, as multipart/form-data; the decoded body."""
         files = {"file": (filename, content)}
         return _decoded(
-            self._checked("PUT", route, params=_given(params), files=files, data=dict(fields))
+            self._checked(
+                "PUT", route, params=_given(params), files=files, data=dict(fields), headers=headers
+            )
         )
 
     def delete(self, route: str, params: Mapping[str, Any] | None = None) -> None:
@@ -181,23 +186,27 @@ class Api:
             return self._connection().request(method, route, **options)
 
     def _connection(self) -> httpx2.Client:
+        with self._lock:
+            if self._client is None:
+                self._client = self._new_client()
+            return self._client
+
+    def _new_client(self) -> httpx2.Client:
         import httpx2
 
-        if self._client is None:
-            self._client = httpx2.Client(
-                base_url=self.url,
-                timeout=httpx2.Timeout(self._timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
-                headers={
-                    "user-agent": f"ragdock/{__version__}",
-                    "accept": f"{JSON}, */*;q=0.5",
-                    **({"authorization": f"Bearer {self._key}"} if self._key else {}),
-                },
-                # A proxy from the environment can't reach this machine's own loopback.
-                trust_env=not self._loopback,
-                # Reading the certificates takes 140 ms, and http has no use for them.
-                verify=self.url.startswith("https:"),
-            )
-        return self._client
+        return httpx2.Client(
+            base_url=self.url,
+            timeout=httpx2.Timeout(self._timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+            headers={
+                "user-agent": f"ragdock/{__version__}",
+                "accept": f"{JSON}, */*;q=0.5",
+                **({"authorization": f"Bearer {self._key}"} if self._key else {}),
+            },
+            # A proxy from the environment can't reach this machine's own loopback.
+            trust_env=not self._loopback,
+            # Reading the certificates takes 140 ms, and http has no use for them.
+            verify=self.url.startswith("https:"),
+        )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -213,6 +222,11 @@ class Api:
             )
             raise UnavailableError(
                 f"No server answers at {self.url}. {remedy}", code="connection"
+            ) from exc
+        except httpx2.LocalProtocolError as exc:
+            # The length is told before the content is read.
+            raise RagdockError(
+                "changed while it was read; send it again.", code="file_changed"
             ) from exc
         except httpx2.TimeoutException as exc:
             raise UnavailableError(

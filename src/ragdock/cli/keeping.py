@@ -16,9 +16,10 @@ from ragdock.cli.output import emit, emit_json, emit_table, note, progress
 from ragdock.errors import InputError
 
 if TYPE_CHECKING:
+    from ragdock.settings import Settings
     from ragdock.types import Verdict
 
-__all__ = ["register"]
+__all__ = ["DataDir", "register", "settings_of"]
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where the store lives [RAG_DATA_DIR].")
@@ -133,10 +134,15 @@ def _show(verdict: Verdict) -> None:
     note(f"Checked {checked}: {len(verdict.findings) or 'no'} findings.")
 
 
-def _data_dir(given: Path | None) -> Path:
+def settings_of(data_dir: Path | None) -> Settings:
+    """The settings; the option wins."""
     from ragdock.settings import Settings
 
-    return Settings.load(**({} if given is None else {"data_dir": given})).data_dir
+    return Settings.load(**({} if data_dir is None else {"data_dir": data_dir}))
+
+
+def _data_dir(given: Path | None) -> Path:
+    return settings_of(given).data_dir
 
 
 @contextmanager

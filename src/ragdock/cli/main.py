@@ -13,7 +13,18 @@ from typing import Annotated
 import typer
 
 from ragdock import __version__
-from ragdock.cli import documents, ingest, jobs, keeping, keys, query, server, tools, worker
+from ragdock.cli import (
+    documents,
+    ingest,
+    jobs,
+    keeping,
+    keys,
+    query,
+    reindex,
+    server,
+    tools,
+    worker,
+)
 from ragdock.cli.options import add_key_file
 from ragdock.cli.output import emit, note
 from ragdock.errors import ConfigurationError, InputError, RagdockError
@@ -54,6 +65,7 @@ documents.register(app)
 jobs.register(app)
 keys.register(app)
 keeping.register(app)
+reindex.register(app)
 tools.register(app)
 add_key_file(app)
 

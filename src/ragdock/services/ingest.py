@@ -90,9 +90,9 @@ class Ingester:
         found = self._store.collection(collection)
         if found.fingerprint != self._fingerprint:
             raise ConflictError(
-                f"Collection {collection!r} was indexed with {found.fingerprint!r}, but the "
-                f"server runs {self._fingerprint!r}; restore the former RAG_EMBEDDER and "
-                "RAG_CHUNK_TOKENS, or drop and refill the collection.",
+                f"Collection {collection!r} is indexed with {found.fingerprint!r}, but the server "
+                f"runs {self._fingerprint!r}; restart the server with the index's settings, or run "
+                f"`ragdock reindex {collection}` with the server's.",
                 field="collection",
                 code="fingerprint_mismatch",
             )

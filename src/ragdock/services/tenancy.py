@@ -68,13 +68,6 @@ class TenantStore:
             self._store.state_key(_ABSENT)
         raise collection_not_found(name)
 
-    def _exists(self, name: str) -> bool:
-        try:
-            self._store.state_key(name)
-        except NotFoundError:
-            return False
-        return True
-
     def close(self) -> None:
         """Release everything."""
         self._store.close()
@@ -230,10 +223,8 @@ class TenantStore:
     ) -> tuple[Job, ...]:
         """The caller's jobs that changed since."""
         visible = _visible.get()
-        if collections is None and visible is not None:
-            collections = sorted(visible)
-        elif collections is not None:
-            collections = [self._own(name) for name in collections]
+        if visible is not None:
+            collections = sorted(visible if collections is None else visible & set(collections))
         return self._store.job_changes(after, collections=collections, limit=limit)
 
     def workers(self) -> tuple[str, ...]:

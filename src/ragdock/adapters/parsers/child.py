@@ -2,7 +2,8 @@
 
 Started by `dispatch`, which speaks `wire` over its standard input (a socket, over which the files'
 descriptors come) and its standard output. It has no environment, no secrets, no way to write a
-file; memory, CPU time and open files are limited; and it ends when its parent ends.
+file; memory, CPU time and open files are limited; `sandbox` closes network, files and processes to
+it where the kernel can; and it ends when its parent ends.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
-from ragdock.adapters.parsers import formats, wire
+from ragdock.adapters.parsers import formats, sandbox, wire
 from ragdock.adapters.parsers.memory import FULL, peak_memory_mb
 from ragdock.errors import DocumentError
 
@@ -35,8 +36,9 @@ def main(timeout_seconds: float, memory_mb: int) -> None:
     requests = socket.socket(fileno=os.dup(0))
     replies = os.fdopen(os.dup(1), "wb")
     _limit(memory_mb)
-    threading.Thread(target=_die_with_parent, args=(requests.fileno(),), daemon=True).start()
     _close_standard_streams()
+    closed = sandbox.enter(formats.modules())
+    threading.Thread(target=_die_with_parent, args=(requests.fileno(),), daemon=True).start()
     for n_documents in range(1, _RECYCLE_AFTER + 1):
         received = _receive(requests)
         if received is None:
@@ -44,7 +46,7 @@ def main(timeout_seconds: float, memory_mb: int) -> None:
         request, file = received
         last = n_documents == _RECYCLE_AFTER
         with file:
-            for head, body in _answers(request, file, last, memory_mb, timeout_seconds):
+            for head, body in _answers(request, file, last, memory_mb, timeout_seconds, closed):
                 _write(replies, head, body)
                 # Waiting for the parent to take a part is no work.
                 _limit_cpu(timeout_seconds)
@@ -79,7 +81,12 @@ def _write(replies: BinaryIO, head: bytes, body: bytes) -> None:
 
 
 def _answers(
-    request: dict[str, Any], file: BinaryIO, last: bool, memory_mb: int, timeout_seconds: float
+    request: dict[str, Any],
+    file: BinaryIO,
+    last: bool,
+    memory_mb: int,
+    timeout_seconds: float,
+    closed: frozenset[str],
 ) -> Iterator[tuple[bytes, bytes]]:
     """The replies; the end, or the error, says whether this process ends after it."""
     try:
@@ -89,7 +96,8 @@ def _answers(
         ):
             yield wire.encode_part(part)
         # What malloc keeps after a large document would count against the next one.
-        yield wire.encode_end(last=last or peak_memory_mb("self") > memory_mb // 2)
+        last = last or peak_memory_mb("self") > memory_mb // 2
+        yield wire.encode_end(last=last, closed=closed)
     except DocumentError as exc:
         yield wire.encode_error(exc.code, str(exc), last=last)
     except MemoryError:

@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 
-from ragdock.adapters.parsers import formats, wire
+from ragdock.adapters.parsers import doors, formats, wire
 from ragdock.adapters.parsers.process import ChildDiedError, ChildProcess
 from ragdock.adapters.parsers.text_stream import size_of
 from ragdock.errors import DocumentError, UnavailableError
@@ -54,6 +54,7 @@ class ParserPool:
         self._idle: deque[ChildProcess] = deque()
         self._busy: set[ChildProcess] = set()
         self._closed = False
+        self._closed_to_children: frozenset[str] | None = None
 
     def parts(
         self, content: BinaryIO, filename: str, media_type: str
@@ -96,6 +97,19 @@ class ParserPool:
         for child in idle:
             child.dispose()
 
+    @property
+    def closed_to_children(self) -> frozenset[str] | None:
+        """What no child can reach (`doors.NETWORK`, ...); None until one has parsed something."""
+        return self._closed_to_children
+
+    def _note_closed(self, closed: frozenset[str]) -> None:
+        if self._closed_to_children is None and not closed >= doors.ALL:
+            logger.warning(
+                "this kernel does not let parser processes be shut in completely",
+                extra={"closed": sorted(closed), "open": sorted(doors.ALL - closed)},
+            )
+        self._closed_to_children = closed
+
     def _patience_seconds(self, size_bytes: int) -> float:
         """How long a document may take, whatever it yields; its parts have the limit each."""
         return self._timeout_seconds * (2 + size_bytes / _BYTES_A_LIMIT)
@@ -117,6 +131,7 @@ class ParserPool:
                     raise self._explain(child, exc) from None
                 patience_seconds -= time.monotonic() - begin
             is_done = True
+            self._note_closed(frozenset(head["closed"]))
         except DocumentError:
             is_done = "code" in head
             raise

@@ -15,7 +15,7 @@ from ragdock.core.spans import overlong_word_spans
 from ragdock.errors import DocumentError
 from ragdock.types import ParsedDocument
 
-__all__ = ["is_supported", "needs_child", "read"]
+__all__ = ["is_supported", "modules", "needs_child", "read"]
 
 _SCANNERS: Final = {
     media.PLAIN_TEXT: ("plain_text", "Scanner"),
@@ -60,6 +60,12 @@ def is_supported(media_type: str) -> bool:
 def needs_child(media_type: str, size_bytes: int) -> bool:
     """Whether the file is parsed in a child process: foreign code, or much work."""
     return media_type not in _HARMLESS or size_bytes > _IN_PROCESS_BYTES
+
+
+def modules() -> tuple[str, ...]:
+    """The names of all modules that parse."""
+    names = {module for module, _ in (*_SCANNERS.values(), *_PARSERS.values())} | {"pdf_pdfium"}
+    return tuple(f"ragdock.adapters.parsers.{name}" for name in sorted(names))
 
 
 def read(

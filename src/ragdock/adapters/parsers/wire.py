@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable
 from typing import Any, Final
 
 from ragdock.errors import DocumentError
@@ -62,9 +63,12 @@ def encode_part(parsed: ParsedDocument) -> tuple[bytes, bytes]:
     return json.dumps(head).encode(), parsed.text.encode()
 
 
-def encode_end(*, last: bool) -> tuple[bytes, bytes]:
-    """There are no more parts; `last` says that the child ends after it."""
-    return json.dumps({"last": last}).encode(), b""
+def encode_end(*, last: bool, closed: Iterable[str] = ()) -> tuple[bytes, bytes]:
+    """There are no more parts; `last` says that the child ends after it.
+
+    `closed` is what the child has given up (`sandbox.enter`).
+    """
+    return json.dumps({"last": last, "closed": sorted(closed)}).encode(), b""
 
 
 def encode_error(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Annotated, Any, Final
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, TypeAdapter
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
 from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_schema
+from ragdock.api.clock import request_clock
 from ragdock.api.deps import CollectionQuery, DocumentId, GateOf, ServicesOf
 from ragdock.api.fields import DOCUMENT_ID, MetadataObject
+from ragdock.api.forms import too_many_files
 from ragdock.api.problems import problem, problem_responses
 from ragdock.api.schemas import (
     Accepted,
@@ -27,10 +29,9 @@ from ragdock.api.schemas import (
 )
 from ragdock.api.uploads import (
     is_multipart,
-    read_multipart,
-    read_replacement,
-    read_texts,
-    too_many_files,
+    receive_form,
+    receive_replacement,
+    receive_texts,
 )
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services
 from ragdock.core.ids import PublicIds
@@ -105,15 +106,16 @@ async def add_documents(
     wait: Wait = False,
 ) -> Response:
     """Accept files or texts, all or none; they are searchable soon after."""
-    if is_multipart(request):
-        uploads = await read_multipart(request, services.settings, gate)
-    else:
-        body, uploads = await read_texts(request, services.settings, gate)
-        collection = collection or body.collection
-    _require_distinct(uploads, services.settings)
-    return await _accept(
-        request, services, gate, collection or DEFAULT_COLLECTION, uploads, wait=wait
-    )
+    async with AsyncExitStack() as stack:
+        if is_multipart(request):
+            uploads = await stack.enter_async_context(receive_form(request, services, gate))
+        else:
+            texts = receive_texts(request, services, gate)
+            body, uploads = await stack.enter_async_context(texts)
+            collection = collection or body.collection
+        _require_distinct(uploads, services.settings)
+        jobs = await _accept(services, gate, collection or DEFAULT_COLLECTION, uploads)
+    return await _answer(request, services, gate, jobs, wait=wait)
 
 
 @router.put(
@@ -134,10 +136,12 @@ async def replace_document(
 ) -> Response:
     """Make this the document's content; the former version serves until the new one is whole."""
     if is_multipart(request):
-        uploads = await read_multipart(request, services.settings, gate, document_id=document_id)
+        received = receive_form(request, services, gate, document_id=document_id)
     else:
-        uploads = [await read_replacement(request, services.settings, gate, document_id)]
-    return await _accept(request, services, gate, collection, uploads, wait=wait)
+        received = receive_replacement(request, services, gate, document_id)
+    async with received as uploads:
+        jobs = await _accept(services, gate, collection, uploads)
+    return await _answer(request, services, gate, jobs, wait=wait)
 
 
 @router.get("", responses=problem_responses(404, 422, 503))
@@ -181,8 +185,17 @@ async def get_text(
     collection: CollectionQuery = DEFAULT_COLLECTION,
 ) -> Response:
     """The text that the offsets of hits and citations point into (in code points)."""
-    text = await gate.run(lambda: "".join(services.store.document_text(collection, document_id)))
-    return Response(text.encode("utf-8", "replace"), media_type="text/plain; charset=utf-8")
+    pieces = await gate.run(services.store.document_text, collection, document_id)
+    first = await gate.run(next, pieces, "")
+
+    async def body() -> AsyncGenerator[bytes]:
+        # A piece is read when the one before it is sent, so a slow client holds up nobody.
+        piece = first
+        while piece:
+            yield piece.encode("utf-8", "replace")
+            piece = await gate.run(next, pieces, "")
+
+    return StreamingResponse(body(), media_type="text/plain; charset=utf-8")
 
 
 @router.delete("/{document_id}", status_code=204, responses=problem_responses(404, 422, 503))
@@ -199,15 +212,19 @@ async def delete_document(
 
 
 async def _accept(
+    services: Services, gate: GateOf, collection: str, uploads: Sequence[Upload]
+) -> tuple[Job, ...]:
+    return await gate.run(services.ingester.submit, collection, uploads)
+
+
+async def _answer(
     request: Request,
     services: Services,
     gate: GateOf,
-    collection: str,
-    uploads: Sequence[Upload],
+    jobs: tuple[Job, ...],
     *,
     wait: bool,
 ) -> Response:
-    jobs = await gate.run(services.ingester.submit, collection, uploads)
     if wait:
         jobs = await waited(request, services, gate, jobs)
     failed = [job for job in jobs if job.state is JobState.FAILED]
@@ -230,6 +247,10 @@ async def waited(
         return jobs
     state.n_waiting += 1
     pause_seconds = _FIRST_LOOK_SECONDS
+    clock = request_clock.get()
+    if clock is not None:
+        clock.work(services.settings.wait_timeout_seconds)
+        clock.watch()
     try:
         async with asyncio.timeout(services.settings.wait_timeout_seconds):
             while not finished(jobs):
@@ -240,7 +261,7 @@ async def waited(
     except TimeoutError:
         log.debug("the wait for documents timed out")
     except asyncio.CancelledError:
-        log.info("the server stops while a client waits for documents")
+        log.info("the server stops, or a client leaves, while it waits for documents")
     finally:
         state.n_waiting -= 1
     return jobs
@@ -259,7 +280,7 @@ def _all_failed(jobs: Sequence[Job]) -> Response:
 def _require_distinct(uploads: Sequence[Upload], settings: Settings) -> None:
     """Refuse two contents for one id; the very same document twice is one document."""
     if len(uploads) > settings.max_files:
-        raise too_many_files(settings)
+        raise too_many_files(settings.max_files)
     seen: dict[str, Upload] = {}
     for upload in uploads:
         other = seen.setdefault(upload.document_id, upload)

@@ -28,7 +28,7 @@ FETCHES_AT_ONCE: Final = 4
 """Each holds a place of its own gate, so that slow hosts can't starve searches."""
 _SLACK_SECONDS: Final = 1.0
 
-router = guarded_router(prefix="/v1/urls", tags=["documents"])
+router = guarded_router("/v1/urls", tags=["documents"])
 
 Fetched = Upload | FetchError
 

@@ -48,7 +48,14 @@ PIECE_BYTES: Final = 1 << 20
 GONE_SECONDS: Final = 5.0
 CATALOGUE: Final = "catalogue.db"
 # What of the data directory is the store's own; the audit log is the operator's.
-OWN: Final = (f"{CATALOGUE}-wal", f"{CATALOGUE}-shm", "collections", "contents", "owners")
+OWN: Final = (
+    f"{CATALOGUE}-wal",
+    f"{CATALOGUE}-shm",
+    "collections",
+    "contents",
+    "owners",
+    "readers",
+)
 _MEMBER: Final = re.compile(
     r"catalogue\.db|collections/[0-9a-f]{32}\.db|contents/[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}"
 )
@@ -94,6 +101,7 @@ class Copy:
         if not (directory / CATALOGUE).is_file():
             raise NotFoundError(f"There is no store in {directory}.", field="data_dir")
         self._dropped: list[str] = []
+        self._moved: dict[str, list[Any]] = {}
         self._settled: dict[str, list[Any] | None] = {}
         self._collections: list[dict[str, Any]] = []
         self._ledger: dict[str, int] = {}
@@ -115,7 +123,7 @@ class Copy:
                 self._ledger = dict(
                     fetch(catalogue, "SELECT state, count(*) FROM ledger GROUP BY state")
                 )
-                rows = fetch(catalogue, "SELECT id, name, fingerprint, dim FROM collections")
+                rows = fetch(catalogue, _placed(catalogue))
             yield self._streamed(CATALOGUE, copied)
             for job_id, name in uploads:
                 yield from self._upload(job_id, name)
@@ -127,6 +135,7 @@ class Copy:
         return {
             "store": "sqlite",
             "dropped": self._dropped,
+            "moved": self._moved,
             "settled": self._settled,
             "ledger": self._ledger,
             "collections": self._collections,
@@ -156,22 +165,27 @@ class Copy:
             rows = fetch(catalogue, f"SELECT {_END} FROM ledger WHERE id = ?", (job_id,))
         return list(rows[0]) if rows else None
 
-    def _collection(
-        self, collection_id: str, name: str, fingerprint: str, dim: int
-    ) -> Iterator[Member]:
-        path = self._directory / "collections" / f"{collection_id}.db"
-        try:
-            copied = self._copied(path)
-        except apsw.Error:
-            if self._has(collection_id):
-                raise
-            self._dropped.append(collection_id)
-            return
-        # A file that is being removed can lack what its WAL held.
-        if not self._has(collection_id):
+    def _collection(self, *row: Any) -> Iterator[Member]:
+        place = tuple(row)
+        while True:
+            # The collection may have been dropped, or have got a new index, since the catalogue
+            # was copied; a file that is being removed can lack what its WAL held.
+            now = self._place(place[0])
+            if now is None:
+                self._dropped.append(place[0])
+                return
+            try:
+                copied = self._copied(self._directory / "collections" / f"{now[4]}.db")
+            except apsw.Error:
+                if self._place(place[0]) == now:
+                    raise
+                continue
+            if self._place(place[0]) == now:
+                break
             copied.unlink()
-            self._dropped.append(collection_id)
-            return
+        collection_id, name, fingerprint, dim, file = now
+        if now != place:
+            self._moved[collection_id] = [file, fingerprint, dim]
         with closing(connect_raw(copied)) as connection:
             state = fetch(connection, "SELECT generation, n_documents, n_chunks FROM state")[0]
         self._collections.append(
@@ -185,12 +199,13 @@ class Copy:
                 "n_chunks": state[2],
             }
         )
-        yield self._streamed(f"collections/{collection_id}.db", copied)
+        yield self._streamed(f"collections/{file}.db", copied)
 
-    def _has(self, collection_id: str) -> bool:
+    def _place(self, collection_id: str) -> tuple[Any, ...] | None:
+        """The collection as the catalogue has it now."""
         with closing(connect_raw(self._directory / CATALOGUE)) as catalogue:
-            query = "SELECT 1 FROM collections WHERE id = ?"
-            return bool(fetch(catalogue, query, (collection_id,)))
+            rows = fetch(catalogue, f"{_placed(catalogue)} WHERE id = ?", (collection_id,))
+        return tuple(rows[0]) if rows else None
 
     def _copied(self, path: Path) -> Path:
         """A copy as of one instant, made in steps: an open read transaction stops no writer."""
@@ -219,6 +234,13 @@ class Copy:
 
 
 _END: Final = "state, outcome, error_code, error, updated_at"
+
+
+def _placed(catalogue: apsw.Connection) -> str:
+    """The query for collections and their current files."""
+    columns = {row[1] for row in fetch(catalogue, "PRAGMA table_info(collections)")}
+    file = "coalesce(file, id)" if "file" in columns else "id"
+    return f"SELECT id, name, fingerprint, dim, {file} FROM collections"
 
 
 def _uploads(catalogue: apsw.Connection) -> list[tuple[int, str]]:
@@ -306,14 +328,22 @@ def _settle(staging: Path, notes: Mapping[str, Any]) -> None:
             fetch(catalogue, "BEGIN IMMEDIATE")
             for collection_id in notes.get("dropped", ()):
                 fetch(catalogue, "DELETE FROM collections WHERE id = ?", (collection_id,))
+            for collection_id, place in dict(notes.get("moved", {})).items():
+                fetch(
+                    catalogue,
+                    "UPDATE collections SET file = ?, fingerprint = ?, dim = ? WHERE id = ?",
+                    (*place, collection_id),
+                )
+            # Former indexes and unfinished ones aren't in a backup.
+            fetch(catalogue, "DELETE FROM indexes")
             for job_id, end in dict(notes.get("settled", {})).items():
                 _settle_job(catalogue, int(job_id), end)
-            ids = [row[0] for row in fetch(catalogue, "SELECT id FROM collections")]
+            files = [row[4] for row in fetch(catalogue, _placed(catalogue))]
             fetch(catalogue, "COMMIT")
-        for collection_id in ids:
-            path = staging / "collections" / f"{collection_id}.db"
+        for file in files:
+            path = staging / "collections" / f"{file}.db"
             if not path.is_file():
-                raise IntegrityError(f"The backup lacks the file of collection {collection_id}.")
+                raise IntegrityError(f"The backup lacks the collection file {file}.")
             Database(path, migrations.COLLECTION, create=False).close()
             with closing(connect_raw(path, write=True)) as connection:
                 fetch(connection, "UPDATE state SET stamp = lower(hex(randomblob(8)))")
@@ -321,8 +351,8 @@ def _settle(staging: Path, notes: Mapping[str, Any]) -> None:
         if path.is_dir():
             sync_directory(path)
         else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            with path.open("rb") as opened:
+                os.fsync(opened.fileno())
 
 
 def _settle_job(catalogue: apsw.Connection, job_id: int, end: list[Any] | None) -> None:

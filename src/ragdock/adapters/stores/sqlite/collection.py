@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -72,11 +72,14 @@ class CollectionFile:
         dim: int,
         created_at: float,
         create: bool = False,
+        guard: Callable[[], None] | None = None,
     ) -> None:
+        """Open the file; `guard` is called in each write transaction and may refuse it."""
         self._name, self._id, self._fingerprint = name, collection_id, fingerprint
         self._created_at = created_at
         self._dim = dim
         self._database = Database(path, COLLECTION, cache_mb=8, create=create)
+        self._database.guard = guard
         self._dense = DenseIndex(dim, path.with_suffix(".shared"))
         self._lexical = LexicalIndex()
         self._ranges = RangesCache()
@@ -110,6 +113,12 @@ class CollectionFile:
         return int(self._database.query("SELECT last_version FROM state")[0][0])
 
     # Writing
+
+    @contextmanager
+    def locked(self) -> Iterator[apsw.Connection]:
+        """A write transaction: nobody else writes to the file as long as the block runs."""
+        with self._database.write() as connection:
+            yield connection
 
     def stage(
         self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors

@@ -161,6 +161,8 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
     # that `clock` names; `retry_at` is `not_before` as people's time.
     # A large upload is a file beside the catalogue (`contents.file`), a small one a value in it;
     # `discarded` names the files whose rows went, by whatever statement or cascade.
+    # `collections.file` names a collection's file where that isn't its id: since it was reindexed.
+    # `indexes` are its other files: former ones (`retired_at`), and one that is being built.
     # `idempotency` keeps the first answer to a write for its key; `secrets` what must be random and
     # the same for all processes.
     connection.execute(
@@ -191,6 +193,18 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
         BEGIN
             INSERT OR IGNORE INTO discarded VALUES (old.file);
         END;
+
+        ALTER TABLE collections ADD COLUMN file TEXT;
+        CREATE TABLE indexes (
+            file TEXT PRIMARY KEY,
+            collection_id TEXT NOT NULL REFERENCES collections(id) ON DELETE CASCADE,
+            fingerprint TEXT NOT NULL,
+            dim INTEGER NOT NULL,
+            percent INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            retired_at REAL
+        ) STRICT;
+        CREATE INDEX indexes_by_collection ON indexes (collection_id);
 
         CREATE TABLE idempotency (
             scope TEXT NOT NULL,

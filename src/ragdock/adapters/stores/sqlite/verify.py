@@ -37,8 +37,8 @@ BATCH: Final = 512
 _RESTORE: Final = "Restore a backup: `ragdock restore FILE --force`."
 _RESTART: Final = "Restart the server, which removes it."
 Progress: TypeAlias = Callable[[str, int, int], None]
-_Collection: TypeAlias = tuple[str, str, int]
-"""Its id, its name, the length of its vectors."""
+_Collection: TypeAlias = tuple[str, str, int, str]
+"""Its id, its name, the length of its vectors, its file."""
 
 
 def verify(directory: Path, *, quick: bool, progress: Progress) -> Verdict:
@@ -96,10 +96,11 @@ class _Check:
                 _RESTORE,
                 'SELECT "table", rowid, parent FROM pragma_foreign_key_check',
             )
-            collections = fetch(connection, "SELECT id, name, dim FROM collections ORDER BY name")
+            collections = fetch(connection, _COLLECTIONS)
             self._checked["jobs"] = fetch(connection, "SELECT count(*) FROM ledger")[0][0]
             self._uploads(connection)
-            self._strays({row[0] for row in collections})
+            others = fetch(connection, "SELECT file FROM indexes")
+            self._strays({row[3] for row in collections} | {row[0] for row in others})
             done: dict[str, dict[str, int]] = {}
             for collection_id, document_id, version in connection.execute(_DONE):
                 done.setdefault(collection_id, {})[document_id] = version
@@ -156,7 +157,7 @@ class _Check:
         where = _file(collection)
         path = self._directory / where
         if not path.is_file():
-            if self._exists(collection[0]):
+            if self._exists(collection):
                 self._find("file_missing", where, "The collection's file is gone.", _RESTORE)
             return
         with closing(connect_raw(path)) as connection:
@@ -170,10 +171,10 @@ class _Check:
                 self._contents(connection, collection)
         self._checked["collections"] += 1
 
-    def _exists(self, collection_id: str) -> bool:
+    def _exists(self, collection: _Collection) -> bool:
+        """Whether the file is the collection's by now."""
         with closing(connect_raw(self._directory / "catalogue.db")) as connection:
-            query = "SELECT 1 FROM collections WHERE id = ?"
-            return bool(fetch(connection, query, (collection_id,)))
+            return collection in fetch(connection, _COLLECTIONS)
 
     def _state(self, connection: apsw.Connection, collection: _Collection) -> None:
         (said,) = fetch(connection, "SELECT n_documents, n_chunks FROM state")
@@ -230,6 +231,7 @@ class _Check:
             self._find("vectors", where, what, remedy)
 
 
+_COLLECTIONS: Final = "SELECT id, name, dim, coalesce(file, id) FROM collections ORDER BY name"
 _DONE: Final = (
     "SELECT l.collection_id, l.document_id, max(l.id) FROM ledger l WHERE l.kind = 'index' "
     "AND l.state = 'done' AND l.outcome = 'indexed' GROUP BY l.collection_id, l.document_id"
@@ -428,7 +430,7 @@ def _locked(path: Path) -> bool:
 
 
 def _file(collection: _Collection) -> str:
-    return f"collections/{collection[0]}.db"
+    return f"collections/{collection[3]}.db"
 
 
 def _rebuild(collection: _Collection) -> str:
