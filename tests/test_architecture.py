@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "secret_files": {"errors"},
     "settings": {"errors", "secret_files"},
     "core": _CORE,
-    "ports": _CORE,
+    "ports": {"ports"} | _CORE,
     "adapters": {"adapters", "ports"} | _CORE,
     "services": {"services", "ports"} | _CORE,
     "bootstrap": {"adapters", "services", "ports", "settings", "logs", "samples"} | _CORE,
