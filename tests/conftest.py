@@ -11,7 +11,7 @@ import pytest
 # directory is the one thing that the outside may say.
 _KEPT = {"RAG_MODEL_DIR"}
 _PREFIXES = ("RAG_", "REDIS_")
-_NAMES = {"ENVIRONMENT", "PORT"}
+_NAMES = {"ENVIRONMENT", "PORT", "RAGDOCK_API_KEY", "RAGDOCK_KEY_FILE"}
 
 
 # In CI a test that skips for another reason is a failure: nobody reads the skips of a green run.

@@ -27,9 +27,10 @@ ARROWS: dict[str, set[str]] = {
     "types": set(),
     "logs": set(),
     "samples": set(),
-    "settings": {"errors"},
+    "secret_files": {"errors"},
+    "settings": {"errors", "secret_files"},
     "core": _CORE,
-    "ports": _CORE,
+    "ports": {"ports"} | _CORE,
     "adapters": {"adapters", "ports"} | _CORE,
     "services": {"services", "ports"} | _CORE,
     "bootstrap": {"adapters", "services", "ports", "settings", "logs", "samples"} | _CORE,
@@ -44,27 +45,35 @@ ARROWS: dict[str, set[str]] = {
 PLACES: dict[str, tuple[str, ...]] = {
     "apsw": ("adapters/stores/sqlite",),
     "fastapi": ("api",),
+    "httpcore2": ("adapters/fetchers",),
     "httpx2": ("adapters", "cli"),
+    "idna": ("core/weburls.py",),
+    "pathspec": ("cli/ignoring.py",),
     "numpy": ("adapters", "core", "services", "types.py"),
     "onnx": ("adapters/embedders/minilm_build.py", "adapters/embedders/minilm_graph.py"),
     "onnxruntime": ("adapters/embedders",),
     "prometheus_client": ("adapters/metrics",),
-    "pydantic": ("api", "settings.py"),
-    "pydantic_settings": ("settings.py",),
+    "pydantic": ("api", "secret_files.py", "settings.py"),
+    "pydantic_settings": ("secret_files.py", "settings.py"),
     "pypdfium2": ("adapters/parsers",),
-    "redis": ("adapters/caches",),
+    "python_multipart": ("api/forms.py",),
+    "redis": ("adapters/caches", "adapters/limits", "adapters/redis_link.py"),
     "rich": ("cli",),
     "selectolax": ("adapters/parsers",),
     "simsimd": ("adapters/stores/sqlite",),
     "starlette": ("api",),
     "typer": ("cli",),
-    "uvicorn": ("api/server.py",),
+    "uvicorn": ("api/server.py", "api/protocol.py"),
+    "watchfiles": ("cli/watch.py",),
 }
 """Where each foreign package may be imported; one that is not listed may be imported nowhere."""
 
 ENVIRONMENT_READERS = {
     "settings.py": "the only reader of settings",
+    "secret_files.py": "the part of it that finds the files of secrets",
     "api/server.py": "hands the settings to its worker processes",
+    "cli/worker.py": "hands the settings to its processes",
+    "cli/client.py": "a key is no option, because `ps` shows options, and no setting of a server",
     "adapters/metrics/prometheus.py": "PROMETHEUS_MULTIPROC_DIR is how prometheus_client is told",
     "cli/probe.py": "runs every few seconds, so it loads the standard library only",
 }
@@ -165,7 +174,6 @@ def test_each_foreign_package_stays_in_its_place() -> None:
 NOT_IMPORTED = {
     "httptools": "uvicorn is told to use it",
     "packaging": "onnxruntime.quantization imports it",
-    "python-multipart": "Starlette imports it for forms",
     "uvloop": "uvicorn is told to use it",
 }
 
@@ -216,14 +224,15 @@ def test_the_environment_is_read_in_settings_only() -> None:
 
 
 def test_the_exceptions_for_the_environment_read_what_they_are_excepted_for() -> None:
-    """The probe reads PORT, the metrics adapter its directory, and the server only writes."""
+    """Each of them reads its one variable, and servers and workers only hand on."""
     read = {
         name: set(re.findall(r"environ(?:\.get\(|\[)['\"]([A-Z_]+)", (SOURCE / name).read_text()))
         for name in ENVIRONMENT_READERS
     }
     assert read["cli/probe.py"] == {"PORT"}
+    assert read["cli/client.py"] == {"RAGDOCK_API_KEY"}
     assert read["adapters/metrics/prometheus.py"] == {"PROMETHEUS_MULTIPROC_DIR"}
-    assert read["api/server.py"] == set()
+    assert read["api/server.py"] == read["cli/worker.py"] == set()
 
 
 def test_the_probe_is_standard_library_only() -> None:

@@ -21,12 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 WEB: dict[str, Any] = COMPOSE["services"]["web"]
 REDIS: dict[str, Any] = COMPOSE["services"]["redis"]
+WORKER: dict[str, Any] = COMPOSE["services"]["worker"]
 # The image and compose decide these inside the container; a user sets them outside of it.
 CONTAINER_DECIDES = {"RAG_HOST", "PORT", "RAG_DATA_DIR", "RAG_MODEL_DIR"}
 # Variables of docker-compose.yml that are no settings of ours.
 OF_COMPOSE = {
     "USER_ID", "GROUP_ID", "WEB_BIND", "WEB_PORT", "WEB_CPUS", "WEB_MEMORY", "WEB_IMAGE",
-    "BASE_IMAGE", "REDIS_IMAGE",
+    "BASE_IMAGE", "REDIS_IMAGE", "WORKER_PROCESSES", "WORKER_MEMORY", "WORKER_CPUS",
 }  # fmt: skip
 # Where the stack's defaults differ from the program's.
 IN_THE_STACK = {"ENVIRONMENT": "development", "REDIS_HOST": "redis"}
@@ -111,7 +112,7 @@ def test_redis_stays_below_its_limit() -> None:
     assert int(maxmemory) == 0.75 * int(REDIS["mem_limit"].removesuffix("m"))
 
 
-@pytest.mark.parametrize("service", [WEB, REDIS], ids=["web", "redis"])
+@pytest.mark.parametrize("service", [WEB, WORKER, REDIS], ids=["web", "worker", "redis"])
 def test_services_are_hardened(service: dict[str, Any]) -> None:
     """No capabilities, a read-only root, limits, rotated logs, a fixed user, no fixed name."""
     assert service["cap_drop"] == ["ALL"]
@@ -123,6 +124,19 @@ def test_services_are_hardened(service: dict[str, Any]) -> None:
     assert service["networks"] == ["rag-network"]
     # A fixed name would stop a second project and `--scale`.
     assert not {"container_name", "privileged", "cap_add", "network_mode", "pid"} & set(service)
+
+
+def test_the_worker_is_web_without_requests() -> None:
+    """It has web's image, user, data, settings and probe, its own command, and no open port."""
+    for name in ("image", "user", "volumes", "tmpfs", "healthcheck", "stop_grace_period"):
+        assert WORKER[name] == WEB[name]
+    assert WORKER["profiles"] == ["worker"]
+    assert "ports" not in WORKER
+    assert "--worker" in WORKER["command"]
+    # The probe asks the port that web has in its container.
+    assert WORKER["command"][-2:] == ["--port", WEB["environment"]["PORT"]]
+    different = {"RAG_WORKERS": "${WORKER_PROCESSES:-}", "RAG_INGEST": ""}
+    assert WORKER["environment"] == WEB["environment"] | different
 
 
 def test_compose_keeps_to_what_all_versions_read() -> None:
@@ -209,3 +223,49 @@ def test_scripts_are_executable_and_parse(script: Path) -> None:
     assert script.stat().st_mode & 0o111
     assert b"\r" not in script.read_bytes()
     subprocess.run(["bash", "-n", script], check=True)
+
+
+def uncommented() -> dict[str, Any]:
+    """docker-compose.yml with the lines for secrets in files."""
+    return dict(yaml.safe_load(re.sub(r"#~ ?", "", read("docker-compose.yml"))))
+
+
+def test_the_example_for_secrets_is_whole() -> None:
+    """Uncommented, each secret has a file, a service that gets it, and a setting that reads it."""
+    compose = uncommented()
+    web, redis = compose["services"]["web"], compose["services"]["redis"]
+    assert all(set(secret) == {"file"} for secret in compose["secrets"].values())
+    assert set(web["secrets"]) == set(compose["secrets"])
+    assert redis["secrets"] == ["redis_password"]
+    of_files = {n: v for n, v in web["environment"].items() if n.endswith("_FILE")}
+    fields = Settings.model_fields.values()
+    assert set(of_files) == {
+        f"{field.validation_alias.choices[0]}_FILE"  # type: ignore[union-attr]
+        for field in fields
+        if "SecretStr" in str(field.annotation)
+    }
+    assert {f"/run/secrets/{name}" for name in compose["secrets"]} == set(of_files.values())
+    # Compose 1.29 knows neither `environment:` nor `name:` without a version for secrets.
+    assert set(compose) - {"secrets"} == set(COMPOSE)
+    assert "/secrets/" in read(".gitignore").splitlines()
+
+
+@pytest.mark.parametrize("which", ["command", "healthcheck"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_redis_takes_its_password_from_the_file(tmp_path: Path, which: str, is_there: bool) -> None:
+    """The shell of command and health check prefers the secret's file where there is one."""
+    secret = tmp_path / "password"
+    if is_there:
+        secret.write_text("from-the-file\n")
+    script = REDIS["command"][-1] if which == "command" else REDIS["healthcheck"]["test"][-1]
+    script = script.replace("$$", "$").replace("/run/secrets/redis_password", str(secret))
+    shown = 'exec echo "auth=$REDISCLI_AUTH"'
+    script = re.sub(r"exec docker-entrypoint.*|redis-cli ping.*", shown, script, flags=re.DOTALL)
+    ran = subprocess.run(
+        ["sh", "-c", script],
+        env={"REDISCLI_AUTH": "from-env", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == ("auth=from-the-file" if is_there else "auth=from-env")

@@ -9,6 +9,8 @@
     │   ├── ConflictError      it exists already, or is in another state
     │   └── TooLargeError      over a limit
     ├── DocumentError          a document's bytes can't become text (a failed job's reason)
+    ├── GivenUpError           nobody waits any more: the request is late, or its caller has left
+    ├── FetchError             a URL can't be fetched
     ├── UnavailableError       a dependency or a limit refuses for now; says when to come back
     │   ├── StoreError
     │   ├── EmbedderError
@@ -28,8 +30,10 @@ __all__ = [
     "ConflictError",
     "DocumentError",
     "EmbedderError",
+    "FetchError",
     "ForbiddenError",
     "GeneratorError",
+    "GivenUpError",
     "InputError",
     "IntegrityError",
     "NotFoundError",
@@ -104,6 +108,18 @@ class DocumentError(RagdockError):
     """The bytes can't become text; `code` tells why (`encrypted`, `truncated`, `empty`, ...)."""
 
     code = "unreadable"
+
+
+class FetchError(RagdockError):
+    """A URL can't be fetched; tells nothing of a network that the caller can't see itself."""
+
+    code = "fetch_failed"
+
+
+class GivenUpError(RagdockError):
+    """Nobody waits any more for what is being worked on."""
+
+    code = "deadline_exceeded"
 
 
 class UnavailableError(RagdockError):

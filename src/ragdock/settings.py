@@ -3,7 +3,8 @@
 `Settings.load()` reads the process environment and `.env`; everything else takes a `Settings`.
 The fixed names (`ENVIRONMENT`, `REDIS_HOST`, `REDIS_PORT`, `PORT`, `USER_ID`) come without prefix,
 all others as `RAG_<FIELD>`. Wrong values raise `ConfigurationError`, which names the variable,
-quotes the value (never a secret's) and says what is allowed.
+quotes the value (never a secret's) and says what is allowed. Each secret can also come from a file
+that `<NAME>_FILE` names.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from ragdock.errors import ConfigurationError
+from ragdock.secret_files import SecretFiles, files_of_secrets
 
-__all__ = ["Settings", "cpu_quota"]
+__all__ = ["Settings", "cpu_quota", "memory_limit_mb"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
@@ -116,8 +122,8 @@ class Settings(BaseSettings):
         "RAG_MIN_SCORE", 0.38, 'Below this top cosine the answer is "I don\'t know".'
     )
 
-    max_upload_mb: int = _env("RAG_MAX_UPLOAD_MB", 50, "Largest file.", ge=1, le=2048)
-    max_request_mb: int = _env("RAG_MAX_REQUEST_MB", 100, "Largest request body.", ge=1, le=4096)
+    max_upload_mb: int = _env("RAG_MAX_UPLOAD_MB", 256, "Largest file.", ge=1, le=2048)
+    max_request_mb: int = _env("RAG_MAX_REQUEST_MB", 512, "Largest request body.", ge=1, le=4096)
     max_files: int = _env("RAG_MAX_FILES", 100, "Files in one request.", ge=1, le=10_000)
     max_question_chars: int = _env(
         "RAG_MAX_QUESTION_CHARS", 2000, "Longest question or query.", ge=16, le=100_000
@@ -144,6 +150,13 @@ class Settings(BaseSettings):
     )
     max_waiting: int = _env(
         "RAG_MAX_WAITING", 256, "Requests waiting for that; more get 503.", ge=0, le=65536
+    )
+    max_connections: int = _env(
+        "RAG_MAX_CONNECTIONS",
+        1000,
+        "Open connections of a server process; idle ones make room for new ones.",
+        ge=16,
+        le=100_000,
     )
     ingest: bool = _env(
         "RAG_INGEST", True, "Whether the server processes documents; false beside `ragdock worker`."
@@ -174,8 +187,12 @@ class Settings(BaseSettings):
     parse_timeout_seconds: Seconds = _env(
         "RAG_PARSE_TIMEOUT_SECONDS", 120.0, "Longest parse of one file."
     )
-    parse_memory_mb: int = _env(
-        "RAG_PARSE_MEMORY_MB", 1024, "Memory of the parser process.", ge=128, le=65536
+    parse_memory_mb: int | None = _env(
+        "RAG_PARSE_MEMORY_MB",
+        None,
+        "Memory of a parser process; half of the container's when unset, at most 1024.",
+        ge=128,
+        le=65536,
     )
     wait_timeout_seconds: Seconds = _env("RAG_WAIT_TIMEOUT_SECONDS", 60.0, "Longest `?wait=true`.")
     shutdown_seconds: Seconds = _env(
@@ -218,7 +235,9 @@ class Settings(BaseSettings):
         "RAG_REQUEST_TIMEOUT_SECONDS", 60.0, "Longest work on one request; then 503."
     )
     body_timeout_seconds: Seconds = _env(
-        "RAG_BODY_TIMEOUT_SECONDS", 20.0, "Longest wait for the next piece of a body; then 408."
+        "RAG_BODY_TIMEOUT_SECONDS",
+        20.0,
+        "Longest wait for a header, for the next piece of a body (then 408), for a slow reader.",
     )
 
     log_content: bool = _env(
@@ -233,6 +252,24 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = _env(
         "RAG_LOG_FORMAT", "auto", "`auto`: text on a terminal, else JSON."
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options, then files that hold secrets, then the environment, then `.env`."""
+        return (
+            init_settings,
+            SecretFiles(settings_cls, env_settings, dotenv_settings),
+            env_settings,
+            dotenv_settings,
+            file_secret_settings,
+        )
 
     @property
     def request_shutdown_seconds(self) -> float:
@@ -253,13 +290,18 @@ class Settings(BaseSettings):
             raise ConfigurationError(_explain(cls, exc)) from None
 
     def as_environment(self) -> dict[str, str]:
-        """The settings as environment variables, secrets included, for child processes."""
+        """The settings as environment variables, for child processes.
+
+        Secrets are included, except those that a child finds in their files.
+        """
+        in_files = files_of_secrets(type(self))
         found: dict[str, str] = {}
         for name in type(self).model_fields:
-            value = getattr(self, name)
-            if value is not None:
-                plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-                found[_alias(type(self), name)] = str(plain)
+            value, variable = getattr(self, name), _alias(type(self), name)
+            if value is None or variable in in_files:
+                continue
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            found[variable] = str(plain)
         return found
 
     @field_validator("redis_port", mode="before")
@@ -312,6 +354,19 @@ def _explain(cls: type[Settings], exc: ValidationError) -> str:
         help_text = (field.description if field else None) or ""
         lines.append(f"{variable}={value}: {error['msg']}. {help_text}".rstrip())
     return "\n".join(lines)
+
+
+def memory_limit_mb() -> int | None:
+    """What the cgroup (v1 or v2) lets this process have, in MiB; None when it sets no limit."""
+    for place in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = Path("/sys/fs/cgroup", place).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        # Version 1 says "no limit" by a number that no machine has.
+        if limit.isdigit() and int(limit) < 2**50:
+            return int(limit) // 2**20
+    return None
 
 
 def cpu_quota() -> int:

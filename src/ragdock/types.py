@@ -8,6 +8,7 @@ the source file, is the quoted text; for PDF, DOCX and HTML it is the extracted 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -29,12 +30,16 @@ __all__ = [
     "Collection",
     "DenseResult",
     "Document",
+    "FetchedFile",
+    "Finding",
     "Hit",
     "Int8Matrix",
     "Job",
     "JobKind",
     "JobStage",
     "JobState",
+    "KeptAnswer",
+    "Member",
     "Metadata",
     "MetadataValue",
     "PageSpan",
@@ -47,6 +52,7 @@ __all__ = [
     "Upload",
     "Vector",
     "Vectors",
+    "Verdict",
 ]
 
 MetadataValue: TypeAlias = str | int | float | bool | list[str]
@@ -134,7 +140,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A set of documents with one embedding fingerprint; `generation` counts its changes."""
+    """A set of documents with one embedding fingerprint; `generation` counts its changes.
+
+    `reindex_percent` tells how far another index is that is being built beside it, if there is one.
+    """
 
     id: str
     name: str
@@ -143,6 +152,20 @@ class Collection:
     n_documents: int
     n_chunks: int
     created_at: float
+    reindex_percent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedFile:
+    """What a URL's content is; `page` is the URL without its query, which may hold secrets.
+
+    `media_type` is the declared one, or empty. `document_id` is the same for the same URL.
+    """
+
+    document_id: str
+    page: str
+    filename: str
+    media_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +212,33 @@ class Document:
     metadata: Metadata
     created_at: float
     updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a backup; `pieces` are `size_bytes` in all."""
+
+    name: str
+    size_bytes: int
+    pieces: Iterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with stored data: which check found it, where, what it is, what to do."""
+
+    check: str
+    where: str
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check of stored data found, and how much it looked at."""
+
+    findings: tuple[Finding, ...]
+    checked: dict[str, int]
 
 
 class JobStage(StrEnum):
@@ -278,7 +328,8 @@ class Job:
     (a later write of the same document won), `deleted`, or `expanded` (an archive whose files are
     jobs of their own, with this one as `parent_id`). `stage`, `percent` (0-100) and `worker` tell
     of a job in work, `next_attempt_at` of one that waits for its next attempt. `token` grows with
-    each claim, so that the store can tell a worker that has lost the job.
+    each claim, so that the store can tell a worker that has lost the job. `change` numbers the
+    ledger's changes, of which this is the job's latest.
     """
 
     id: int
@@ -304,6 +355,17 @@ class Job:
     worker: str | None = None
     parent_id: int | None = None
     token: int = 0
+    change: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """The first answer to a write with an idempotency key; `request` is the request's digest."""
+
+    request: str
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

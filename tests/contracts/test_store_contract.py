@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from contracts.search_contract import FiltersContract, SearchContract
+from contracts.staging_contract import PurgeContract, StagingContract, TextContract
 from contracts.store_contract import (
     MAX_ATTEMPTS,
     CollectionsContract,
@@ -49,6 +50,18 @@ class TestSqliteUploads(_Sqlite, UploadsContract):
 
 class TestSqliteDocuments(_Sqlite, DocumentsContract):
     """Documents in a collection's file."""
+
+
+class TestSqliteStaging(_Sqlite, StagingContract):
+    """Hidden segments."""
+
+
+class TestSqlitePurge(_Sqlite, PurgeContract):
+    """Hidden segments that go."""
+
+
+class TestSqliteText(_Sqlite, TextContract):
+    """Texts in rows."""
 
 
 class TestSqliteSearch(_Sqlite, SearchContract):

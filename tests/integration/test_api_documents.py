@@ -127,7 +127,7 @@ def test_put_replaces(api: TestClient) -> None:
     response = api.put("/v1/documents/gate?wait=true", json={"text": "The gate opens at nine."})
     assert response.status_code == 200
     second = api.get("/v1/documents/gate").json()
-    assert second["version"] > first["version"]
+    assert second["version"] == second["job_id"] != first["version"]
     assert second["created_at"] == first["created_at"]
     assert api.get("/v1/documents/gate/text").text == "The gate opens at nine."
     hits = api.post("/v1/search", json={"query": "gate opens eight"}).json()["hits"]
@@ -308,8 +308,8 @@ def test_jobs_page_newest_first(api: TestClient) -> None:
     """Jobs come newest first, and `next` leads through all of them once."""
     for number in range(5):
         add(api, f"Paged {number}.", f"paged-{number}")
-    ids: list[int] = []
-    before: int | None = None
+    ids: list[str] = []
+    before: str | None = None
     while True:
         params = {"limit": 2, "status": "done"} | ({"before": before} if before else {})
         page = api.get("/v1/jobs", params=params).json()
@@ -317,9 +317,13 @@ def test_jobs_page_newest_first(api: TestClient) -> None:
         before = page["next"]
         if before is None:
             break
-    assert ids == sorted(set(ids), reverse=True)
+    assert len(set(ids)) == len(ids)
     assert len(ids) >= 5
-    assert_problem(api.get("/v1/jobs/999999"), 404, "not_found", field="path.job_id")
+    for unknown in ("999999", "job_0000000000000", f"{ids[0]}x", ids[0].upper()):
+        assert_problem(api.get(f"/v1/jobs/{unknown}"), 404, "not_found", field="path.job_id")
+    assert_problem(
+        api.get("/v1/jobs", params={"before": "7"}), 404, "not_found", field="query.before"
+    )
 
 
 def test_collections_come_and_go(api: TestClient) -> None:

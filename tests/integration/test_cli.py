@@ -101,7 +101,9 @@ def test_ingest_search_ask(run: Run, folder: Path, collection: str) -> None:
 
     found = loaded(run("search", "lighthouse keeper goats", "-c", collection, "--json"))
     assert found["hits"][0]["document_id"] == "docs:deep:light.md"
-    assert found["hits"][0]["metadata"] == {"port": "Vessey"}
+    metadata = found["hits"][0]["metadata"]
+    assert metadata.pop("source_root").startswith("docs-")
+    assert metadata == {"port": "Vessey", "source_path": "deep/light.md"}
     nothing = loaded(run("search", "goats", "-c", collection, "-f", "port=Ardwick", "--json"))
     assert nothing["hits"] == []
 
@@ -140,6 +142,90 @@ def test_ingesting_again_replaces_and_doubles_nothing(
     assert "ten in the morning" in run("ask", "When does the ferry leave?", "-c", collection)[1]
 
 
+def test_prune_deletes_what_vanished_and_nothing_else(
+    run: Run, folder: Path, collection: str
+) -> None:
+    """Only documents that this folder's earlier runs made go; unchanged files aren't sent."""
+    (folder / "other").mkdir()
+    (folder / "other" / "keep.md").write_text("# Keep\n\nFrom another folder.\n", encoding="utf-8")
+    run("ingest", "docs", "other", "-c", collection)
+    (folder / "docs" / "byhand.md").write_text("# Hand\n\nSent by its name.\n", encoding="utf-8")
+    run("ingest", "docs/byhand.md", "-c", collection)
+    (folder / "docs" / "byhand.md").unlink()
+    (folder / "docs" / "deep" / "light.md").rename(folder / "docs" / "moved.md")
+
+    preview = loaded(run("ingest", "docs", "--prune", "--dry-run", "-c", collection, "--json"))
+    assert preview["would_prune"] == ["docs:deep:light.md"]
+    report = loaded(run("ingest", "docs", "--prune", "-c", collection, "--json"))
+    assert report["pruned"] == ["docs:deep:light.md"]
+    assert report["counts"] == {"indexed": 1, "unchanged": 1, "pruned": 1}
+    listed = loaded(run("documents", "ls", "-c", collection, "--json"))["documents"]
+    assert {item["id"] for item in listed} == {
+        *("docs:byhand.md", "docs:ferry.md", "docs:moved.md", "other:keep.md")
+    }
+    # An ignored file is as good as gone.
+    (folder / "docs" / ".ragdockignore").write_text("moved.md\n", encoding="utf-8")
+    assert loaded(run("ingest", "docs", "--prune", "-c", collection, "--json"))["pruned"] == [
+        "docs:moved.md"
+    ]
+
+
+def test_an_empty_folder_prunes_nothing(run: Run, folder: Path, collection: str) -> None:
+    """A disk that isn't mounted looks empty: that is refused, with the number at stake."""
+    run("ingest", "docs", "-c", collection)
+    (folder / "docs" / "ferry.md").unlink()
+    (folder / "docs" / "deep" / "light.md").unlink()
+    code, _, err = run("ingest", "docs", "--prune", "-c", collection)
+    assert code == 2
+    assert "would delete all 2 documents" in err
+    assert len(loaded(run("documents", "ls", "-c", collection, "--json"))["documents"]) == 2
+
+
+def test_a_folder_that_cannot_be_read_prunes_nothing_below_it(
+    run: Run, folder: Path, collection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can't be seen isn't gone."""
+    run("ingest", "docs", "-c", collection)
+    system = os.scandir
+
+    def scandir(path: Any) -> Any:
+        # Permissions don't stop root, who runs the tests in containers.
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return system(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    report = loaded(run("ingest", "docs", "--prune", "-c", collection, "--json"))
+    assert report["pruned"] == []
+    assert {item["reason"] for item in report["skipped"]} == {"unreadable"}
+
+
+def test_prune_with_a_named_source(
+    run: Run, folder: Path, collection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--source makes the folder the same one in another place, as on another machine."""
+    run("ingest", "docs", "-c", collection, "--source", "handbook")
+    (folder / "elsewhere").mkdir()
+    (folder / "docs").rename(folder / "elsewhere" / "docs")
+    monkeypatch.chdir(folder / "elsewhere")
+    (folder / "elsewhere" / "docs" / "ferry.md").unlink()
+    options = ("--prune", "--source", "handbook", "-c", collection, "--json")
+    report = loaded(run("ingest", "docs", *options))
+    assert report["pruned"] == ["docs:ferry.md"]
+    assert report["counts"] == {"unchanged": 1, "pruned": 1}
+
+
+def test_content_ids_survive_a_move(run: Run, folder: Path, collection: str) -> None:
+    """With --id-from content a moved file is the same document, and a changed one another."""
+    run("ingest", "docs", "-c", collection, "--id-from", "content")
+    (folder / "docs" / "ferry.md").rename(folder / "docs" / "boat.md")
+    options = ("--id-from", "content", "--prune", "-c", collection, "--json")
+    assert loaded(run("ingest", "docs", *options))["pruned"] == []
+    (folder / "docs" / "boat.md").write_text(FERRY.replace("nine", "ten"), encoding="utf-8")
+    assert len(loaded(run("ingest", "docs", *options))["pruned"]) == 1
+    assert len(loaded(run("documents", "ls", "-c", collection, "--json"))["documents"]) == 2
+
+
 def test_documents_are_listed_shown_and_removed(run: Run, folder: Path, collection: str) -> None:
     """ls, show, text and rm work on what was ingested; a removed document is found no more."""
     run("ingest", "docs", "-c", collection)
@@ -165,6 +251,29 @@ def test_jobs_tell_what_happened(run: Run, folder: Path, collection: str) -> Non
     assert [job["outcome"] for job in jobs] == ["indexed", "indexed"]
     assert "status\tdone\n" in run("jobs", "show", str(jobs[0]["id"]))[1]
     assert len(run("jobs", "ls", "-c", collection, "--limit", "1")[1].splitlines()) == 2
+
+
+def test_jobs_are_followed_retried_cancelled_and_waited_for(
+    run: Run, folder: Path, collection: str, tmp_path: Path
+) -> None:
+    """`watch` ends with its job, `drain` with all of them; what can't be done is an error."""
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 but not really")
+    run("ingest", str(tmp_path / "broken.pdf"), "-c", collection)
+    run("ingest", str(folder), "-c", collection)
+    assert run("jobs", "drain", "-c", collection)[:2] == (0, "Nothing is unfinished.\n")
+    failed = loaded(run("jobs", "ls", "-c", collection, "--status", "failed", "--json"))["jobs"]
+    done = loaded(run("jobs", "ls", "-c", collection, "--status", "done", "--json"))["jobs"]
+    code, out, _ = run("jobs", "watch", done[0]["id"])
+    assert (code, out.split("\t")[:3]) == (0, [done[0]["id"], done[0]["document_id"], "done"])
+    code, out, _ = run("jobs", "watch", failed[0]["id"], "--json")
+    assert code == 1
+    assert '"status": "failed"' in out
+    _, out, _ = run("jobs", "retry", "--all-failed", "-c", collection)
+    assert f"Will be done again: {failed[0]['id']}.\n" in out
+    code, _, err = run("jobs", "cancel", done[0]["id"])
+    assert code == 1
+    assert "there is nothing left to cancel" in err
+    assert run("jobs", "retry")[0] == 1
 
 
 def test_errors_of_the_server_are_told(run: Run, folder: Path) -> None:

@@ -14,6 +14,7 @@ from support.web import add
 BUDGET_SECONDS = 30
 EXAMPLES = 10
 SEED = 20260101
+ADMIN_KEY = "an-admin-key-for-the-fuzzer-0123456789"
 
 # Valid forms hold files of any kind, as a schema sees it; what a file may be, only its bytes tell.
 CONFIGURATION = """
@@ -27,14 +28,21 @@ checks.positive_data_acceptance.enabled = false
 def test_the_server_keeps_to_its_schema(tmp_path: Path) -> None:
     """Thousands of right and wrong requests: no 5xx, no undocumented status, type or body."""
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
-    server = ServerProcess(tmp_path / "data", RAG_MAX_QUEUE=1_000_000, RAG_WAIT_TIMEOUT_SECONDS=0.5)
+    server = ServerProcess(
+        tmp_path / "data",
+        RAG_MAX_QUEUE=1_000_000,
+        RAG_WAIT_TIMEOUT_SECONDS=0.5,
+        RAG_ADMIN_KEY=ADMIN_KEY,
+    )
     with server:
         with server.client() as client:
+            client.headers["X-API-Key"] = ADMIN_KEY
             add(client, "The last ferry leaves at eleven.", "ferry")
         run = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run"),
                 *(f"{server.url}/openapi.json", "--warnings", "off"),
+                *("--header", f"Authorization: Bearer {ADMIN_KEY}"),
                 *("--phases", "examples,coverage,fuzzing", "--seed", str(SEED)),
                 *("--max-examples", str(EXAMPLES), "--max-time", str(BUDGET_SECONDS)),
                 *("--generation-database", "none", "--no-color"),
@@ -46,7 +54,7 @@ def test_the_server_keeps_to_its_schema(tmp_path: Path) -> None:
             check=False,
         )
         assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
-        assert "Tested: 17" in run.stdout
+        assert "Tested: 22" in run.stdout
         assert server.stop() == 0
     log = server.log.read_text()
     assert "failed unexpectedly" not in log
@@ -73,6 +81,14 @@ def test_every_route_is_in_the_schema_or_hidden_on_purpose(api: TestClient) -> N
     documented = set(api.get("/openapi.json").json()["paths"])
     assert documented == {
         *("/health", "/livez", "/readyz", "/v1/ask", "/v1/search", "/v1/jobs"),
-        *("/v1/jobs/{job_id}", "/v1/collections", "/v1/collections/{name}", "/v1/documents"),
+        *("/v1/jobs/events", "/v1/jobs/{job_id}/events", "/v1/jobs/{job_id}/retry"),
+        *(
+            "/v1/jobs/{job_id}/cancel",
+            "/v1/jobs/{job_id}",
+            "/v1/collections",
+            "/v1/collections/{name}",
+            "/v1/documents",
+        ),
         *("/v1/documents/{document_id}", "/v1/documents/{document_id}/text"),
+        "/v1/urls",
     }

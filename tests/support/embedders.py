@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ class HashEmbedder:
             words = _WORD.findall(text.casefold())[: self.max_tokens]
             # Sorted, so that the sum and its rounding do not depend on the order of the words.
             for word in sorted(set(words)) or [""]:
-                row += self._direction(word)
+                row += _direction(word, self._dim)
             row /= np.linalg.norm(row)
         return rows
 
@@ -78,7 +79,9 @@ class HashEmbedder:
         """Refuse all further work."""
         self._closed = True
 
-    def _direction(self, word: str) -> Vectors:
-        seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
-        direction = np.random.default_rng(seed).standard_normal(self._dim)
-        return (direction / np.linalg.norm(direction)).astype(np.float32)
+
+@functools.lru_cache(maxsize=50_000)
+def _direction(word: str, dim: int) -> Vectors:
+    seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+    direction = np.random.default_rng(seed).standard_normal(dim)
+    return (direction / np.linalg.norm(direction)).astype(np.float32)

@@ -16,12 +16,12 @@ import httpx2
 from starlette.testclient import TestClient
 
 from ragdock.api.app import create_app
-from ragdock.ports import Embedder
+from ragdock.ports import Embedder, Fetcher
 from ragdock.settings import Settings
 from support.embedders import HashEmbedder
 from support.redis_server import free_port
 
-__all__ = ["ServerProcess", "make_settings", "serving", "until"]
+__all__ = ["ServerProcess", "hash_arguments", "make_settings", "serving", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 HARD_STOP_SECONDS = 60.0
@@ -39,10 +39,16 @@ def make_settings(data_dir: Path, **fields: Any) -> Settings:
 
 @contextmanager
 def serving(
-    data_dir: Path, *, embedder: Embedder | None = None, raises: bool = True, **fields: Any
+    data_dir: Path,
+    *,
+    embedder: Embedder | None = None,
+    fetcher: Fetcher | None = None,
+    raises: bool = True,
+    **fields: Any,
 ) -> Iterator[TestClient]:
     """A client of an application in this process, which is up inside the block."""
-    app = create_app(make_settings(data_dir, **fields), embedder=embedder or HashEmbedder())
+    settings = make_settings(data_dir, **fields)
+    app = create_app(settings, embedder=embedder or HashEmbedder(), fetcher=fetcher)
     with TestClient(app, raise_server_exceptions=raises) as client:
         yield client
 
@@ -58,16 +64,34 @@ def until(condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
         time.sleep(0.02)
 
 
-class ServerProcess:
-    """`ragdock.api.server.run` in a process of its own, on a free port.
+def hash_arguments(hashed: bool | int) -> list[str]:
+    """What tells `support.serve` which embedder to use."""
+    if isinstance(hashed, bool):
+        return ["--hashed"] * hashed
+    return [f"--hashed={hashed}"]
 
-    Embeds with `HashEmbedder` unless `hashed` is False. Its output is kept in `log`.
+
+class ServerProcess:
+    """`ragdock.api.server.run`, or `run_worker`, in a process of its own, on a free port.
+
+    Embeds with `HashEmbedder` (of `hashed` dimensions, if that is a number) unless it is False.
+    `stepping` has its wall clock jump by days.
+    Its output is kept in `log`.
     """
 
-    def __init__(self, data_dir: Path, *, hashed: bool = True, **environment: object) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        hashed: bool | int = True,
+        worker: bool = False,
+        stepping: bool = False,
+        log_dir: Path | None = None,
+        **environment: object,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = data_dir.with_name(f"{data_dir.name}-{self.port}.log")
+        self.log = (log_dir or data_dir.parent) / f"{data_dir.name}-{self.port}.log"
         self._environment = {
             "RAG_DATA_DIR": str(data_dir),
             "PORT": str(self.port),
@@ -76,21 +100,13 @@ class ServerProcess:
             **({"RAG_MIN_SCORE": "0"} if hashed else {}),
             **{name: str(value) for name, value in environment.items()},
         }
-        self._hashed = hashed
+        self._arguments = hash_arguments(hashed) + ["--worker"] * worker + ["--stepping"] * stepping
+        self.is_worker = worker
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> ServerProcess:
         """Start, and wait until it is ready."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAG_", "REDIS_"))}
-        path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "support.serve", *(["--hashed"] if self._hashed else [])],
-                env={**kept, **self._environment, "PYTHONPATH": path},
-                cwd=self.log.parent,  # Where no `.env` is.
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self.launch()
         ready = False
         try:
             ready = until(self._is_ready, START_SECONDS)
@@ -98,6 +114,19 @@ class ServerProcess:
             if not ready:
                 self.kill()
         return self
+
+    def launch(self) -> None:
+        """Start, and don't wait."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAG_", "REDIS_"))}
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "support.serve", *self._arguments],
+                env={**kept, **self._environment, "PYTHONPATH": path},
+                cwd=self.log.parent,  # Where no `.env` is.
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def _is_ready(self) -> bool:
         assert self.process is not None

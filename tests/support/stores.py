@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +18,17 @@ from support.embedders import HashEmbedder
 __all__ = [
     "DIM",
     "EMBEDDER",
+    "claimed",
     "commit",
     "content",
     "found",
     "index",
     "memory_directory",
+    "part_of",
+    "purge_all",
     "put",
     "spooled",
+    "stage_parts",
     "text_of",
     "upload",
 ]
@@ -79,12 +84,50 @@ def text_of(store: Store, document_id: str, collection: str = "c") -> str:
     return "".join(store.document_text(collection, document_id))
 
 
-def _paragraphs(text: str) -> list[Chunk]:
-    chunks, start = [], 0
+def _paragraphs(text: str, start: int = 0) -> list[Chunk]:
+    chunks = []
     for ordinal, part in enumerate(text.split("\n\n")):
         chunks.append(Chunk(ordinal, start, start + len(part), part))
         start += len(part) + 2
     return chunks
+
+
+def claimed(store: Store, document_id: str, text: str | None = None) -> Job:
+    """A job of a new upload, in work."""
+    text = f"source {uuid.uuid4()}" if text is None else text
+    store.accept("c", [upload(document_id, text)])
+    (job,) = store.claim(f"worker-{os.getpid()}-{id(store)}", 1, 60.0)
+    return job
+
+
+def part_of(
+    paragraphs: Sequence[str], start: int, *, last: bool = False
+) -> tuple[ParsedDocument, list[Chunk], Vectors]:
+    """A part that begins at the character `start`, and its chunks: one a paragraph."""
+    text = "\n\n".join(paragraphs)
+    vectors = EMBEDDER.embed(list(paragraphs))
+    parsed = ParsedDocument(text if last else f"{text}\n\n", (), start=start)
+    return parsed, _paragraphs(text, start), vectors
+
+
+def stage_parts(
+    store: Store, job: Job, parts: Sequence[Sequence[str]]
+) -> tuple[ParsedDocument, list[Chunk], Vectors]:
+    """Stage all parts but the last, which is answered."""
+    start = 0
+    for paragraphs in parts[:-1]:
+        part = part_of(paragraphs, start)
+        store.stage(job, *part)
+        start += len(part[0].text)
+    return part_of(parts[-1], start, last=True)
+
+
+def purge_all(store: Store, limit: int = 1000) -> int:
+    """Purge until nothing is left; how much it was."""
+    total = 0
+    while n := store.purge(limit):
+        total += n
+    return total
 
 
 def index(store: Store) -> list[Job]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import re
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -572,7 +574,9 @@ def test_ingest_sends_a_folder_and_waits(run: Run, server: ScriptedServer, folde
     assert upload.query == {"collection": "ships"}
     assert b'filename="b.txt"' in upload.body
     assert b"\r\n\r\nbeta\r\n" in upload.body
-    assert b'{"year": 2024, "tag": "x"}' in upload.body
+    assert b'"source_path": "deep/b.txt", "year": 2024, "tag": "x"}' in upload.body
+    keys = [request.headers["idempotency-key"] for request in ledger.uploads.values()]
+    assert len(set(keys)) == 2
 
 
 def test_ingest_does_not_wait_when_told(run: Run, server: ScriptedServer, folder: Path) -> None:
@@ -618,18 +622,23 @@ def test_a_refused_upload_does_not_stop_the_others(
 def test_a_busy_server_is_asked_again(run: Run, server: ScriptedServer, folder: Path) -> None:
     """503 with Retry-After delays the upload and loses nothing."""
     ledger = Ledger(server)
-    refusals = iter([problem(503, "The queue is full.", code="queue_full")])
+    refusals = iter([503, 429])
 
     def put(request: Request) -> Reply:
-        refusal = next(refusals, None)
-        if refusal is not None:
-            return Reply(refusal.body, 503, {"retry-after": "0"}, refusal.media_type)
+        status = next(refusals, None)
+        if status is not None:
+            refusal = problem(status, "Later.", code="queue_full")
+            return Reply(refusal.body, status, {"retry-after": "0"}, refusal.media_type)
         return ledger.put(request)
 
     server.on("PUT", "/v1/documents/", put)
     code, out, _ = run("ingest", "docs")
     assert code == 0
     assert "2 indexed" in out
+    tries = [request for request in server.requests if request.path.endswith("docs:a.md")]
+    assert len(tries) == 3
+    assert len({request.headers["idempotency-key"] for request in tries}) == 1
+    assert all(b"\r\n\r\nalpha\r\n" in request.body for request in tries)
 
 
 def test_a_missing_collection_ends_at_once(run: Run, server: ScriptedServer, folder: Path) -> None:
@@ -658,15 +667,206 @@ def test_stdin_is_a_document(run: Run, server: ScriptedServer, folder: Path) -> 
     ledger = Ledger(server)
     source = str(Path(__file__).parents[2] / "src")
     done = subprocess.run(
-        [sys.executable, "-m", "ragdock", "ingest", "-", "--name", "note.md", "--json"],
+        [
+            *(sys.executable, "-m", "ragdock", "ingest", "-", "--filename", "note.md"),
+            *("--id", "my-note", "--json"),
+        ],
         input=b"from a pipe",
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONPATH": source, "RAGDOCK_URL": server.url},
     )
     assert done.returncode == 0, done.stderr
-    assert b"from a pipe" in ledger.uploads["note.md"].body
+    assert b"from a pipe" in ledger.uploads["my-note"].body
+    assert b'filename="note.md"' in ledger.uploads["my-note"].body
     assert json.loads(done.stdout)["documents"][0]["outcome"] == "indexed"
+
+
+def test_an_id_goes_with_one_document(run: Run, folder: Path) -> None:
+    """--id with a folder or with two documents is wrong usage."""
+    for items in (["docs"], ["-", "http://a.example/"]):
+        code, _, err = run("ingest", *items, "--id", "x")
+        assert code == 2
+        assert "--id goes with one document" in err
+
+
+def test_a_dry_run_sends_nothing(run: Run, server: ScriptedServer, folder: Path) -> None:
+    """What would be sent and skipped is listed, as a table and as JSON, without any request."""
+    code, out, _ = run("ingest", "docs", "https://a.example/x?y=z", "--dry-run")
+    assert code == 0
+    assert "send\tdocs:deep:b.txt\tdocs/deep/b.txt\n" in out
+    assert "\thttps://a.example/x\n" in out
+    assert "would skip 1 hidden, 1 unsupported .exe" in out
+    report = json.loads(run("ingest", "docs/**/*.txt", "--dry-run", "--json")[1])
+    assert report["would_send"] == [{"id": "docs:deep:b.txt", "path": "docs/deep/b.txt"}]
+    assert server.requests == []
+
+
+def test_several_uploads_run_at_once(run: Run, server: ScriptedServer, folder: Path) -> None:
+    """--concurrency uploads are under way together, and the report keeps the files' order."""
+    for number in range(12):
+        (folder / "docs" / f"c{number:02}.md").write_text(f"text {number}", encoding="utf-8")
+    ledger = Ledger(server, n_polls=1)
+    lock, now, most = threading.Lock(), 0, 0
+
+    def put(request: Request) -> Reply:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+            return ledger.put(request)
+
+    server.on("PUT", "/v1/documents/", put)
+    code, out, _ = run("ingest", "docs", "--concurrency", "3", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert [item["path"] for item in report["documents"]] == [
+        "docs/a.md",
+        *(f"docs/c{number:02}.md" for number in range(12)),
+        "docs/deep/b.txt",
+    ]
+    assert report["counts"] == {"indexed": 14}
+    assert most == 3
+
+
+def test_a_large_file_is_never_whole_in_memory(server: ScriptedServer, tmp_path: Path) -> None:
+    """A file of 300 MB is sent by a process that may hold far less, and arrives whole."""
+    with (tmp_path / "large.md").open("wb") as file:
+        file.truncate(300_000_000)
+    received = 0
+
+    class Sink(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            nonlocal received
+            left = int(self.headers["content-length"])
+            while left:
+                piece = self.rfile.read(min(left, 2**20))
+                left -= len(piece)
+                received += len(piece)
+            body = json.dumps(
+                {
+                    "documents": [
+                        {
+                            "id": "large.md",
+                            "filename": "large.md",
+                            "status": "done",
+                            "job_id": 1,
+                            "outcome": "indexed",
+                            "error": None,
+                        }
+                    ]
+                }
+            ).encode()
+            self.send_response(202)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Sink) as sink:
+        thread = threading.Thread(target=sink.handle_request)
+        thread.start()
+        code = (
+            "import resource, sys; from ragdock.cli.main import main\n"
+            "try:\n    main(sys.argv[1:])\nexcept SystemExit as left:\n"
+            "    print(left.code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        )
+        url = f"http://127.0.0.1:{sink.server_address[1]}"
+        done = subprocess.run(
+            [sys.executable, "-c", code, "ingest", str(tmp_path / "large.md"), "--url", url],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        )
+        thread.join()
+    exit_code, peak_mib = done.stdout.split()[-2:]
+    assert (exit_code, received > 300_000_000) == ("0", True)
+    assert int(peak_mib) < 150
+
+
+@pytest.fixture
+def site() -> Iterator[ScriptedServer]:
+    """Somebody's web site."""
+    with scripted_server() as running:
+        running.on("GET", "/guide", Reply(b"<h1>Guide", media_type="text/html; charset=utf-8"))
+        running.on("GET", "/old", Reply(b"", 302, {"location": "/guide"}))
+        running.on("GET", "/loop", Reply(b"", 302, {"location": "/loop"}))
+        polish = "Zażółć".encode("iso-8859-2")
+        running.on("GET", "/pl.txt", Reply(polish, media_type="text/plain; charset=iso-8859-2"))
+        running.on("GET", "/empty", Reply(b"", media_type="text/plain"))
+        yield running
+
+
+def test_urls_are_fetched_by_the_client(
+    run: Run, server: ScriptedServer, site: ScriptedServer
+) -> None:
+    """The server gets the content as a file, named and typed, with its source but no query."""
+    ledger = Ledger(server)
+    code, out, err = run("ingest", f"{site.url}/old?token=s3cret", f"{site.url}/pl.txt")
+    assert (code, err) == (0, "")
+    assert out.startswith("2 documents in 'default': 2 indexed")
+    guide, polish = ledger.uploads.values()
+    assert b'filename="guide.html"' in guide.body
+    assert b"<h1>Guide" in guide.body
+    assert f'"source_url": "{site.url}/old"'.encode() in guide.body
+    assert b"s3cret" not in guide.body
+    assert "Zażółć".encode() in polish.body
+    assert guide.path.rsplit("/", 1)[1].startswith("127.0.0.1-old-token-s3cret-")
+
+
+def test_urls_that_fail_are_told_one_by_one(
+    run: Run, server: ScriptedServer, site: ScriptedServer
+) -> None:
+    """Missing, looping, empty and unreachable pages are exit 1 with a reason; others are sent."""
+    Ledger(server)
+    urls = [f"{site.url}/{name}" for name in ("guide", "missing", "loop", "empty")]
+    code, out, err = run("ingest", *urls, "http://127.0.0.1:9/x", "--json")
+    assert code == 1
+    reasons = {
+        item["path"].rpartition("/")[2]: (item["error"] or {}).get("message", "")
+        for item in json.loads(out)["documents"]
+    }
+    assert reasons["guide"] == ""
+    assert "status 404" in reasons["missing"]
+    assert "redirects more than 5 times" in reasons["loop"]
+    assert "empty" in reasons["empty"]
+    assert "can't be fetched" in reasons["x"]
+    assert err.count("Error: ") == 4
+    code, _, err = run("ingest", "http://user:secret@a.example/")
+    assert code == 2
+    assert "holds a user name" in err
+
+
+def test_pages_that_never_end_are_cut(
+    run: Run, server: ScriptedServer, site: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size and time of a URL are limited."""
+    Ledger(server)
+    site.on("GET", "/big", Reply(b"x" * 5_000_000, media_type="text/plain"))
+    monkeypatch.setattr("ragdock.cli.web.MAX_BYTES", 2**20)
+    assert "larger than 1 MiB" in run("ingest", f"{site.url}/big")[2]
+    monkeypatch.setattr("ragdock.cli.web.TIMEOUT_SECONDS", 0.0)
+    assert "took longer than 0 seconds" in run("ingest", f"{site.url}/guide")[2]
+
+
+def test_only_folders_are_watched(run: Run, folder: Path) -> None:
+    """Files, URLs, dry runs and ids by content don't go with --watch."""
+    for options in (
+        ("docs/a.md",),
+        ("http://a.example/",),
+        ("docs", "--dry-run"),
+        ("docs", "--id-from", "content"),
+    ):
+        code, _, err = run("ingest", *options, "--watch")
+        assert code == 2
+        assert "--watch follows folders" in err
 
 
 def test_nothing_to_send_is_exit_1(run: Run, server: ScriptedServer, folder: Path) -> None:

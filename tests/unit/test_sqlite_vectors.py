@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragdock.adapters.stores.sqlite import SqliteStore, changes, dense, lexical
+from ragdock.adapters.stores.sqlite import SqliteStore, dense, lexical, segments
 from ragdock.adapters.stores.sqlite.lexical import rare_terms
 from ragdock.errors import IntegrityError
 from ragdock.types import Chunk, ParsedDocument, Vectors
@@ -284,7 +284,7 @@ def test_a_trimmed_log_means_reading_anew(
     store: SqliteStore, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that slept through more removals than the log keeps is right all the same."""
-    monkeypatch.setattr(changes, "KEEP_REMOVALS", 10)
+    monkeypatch.setattr(segments, "KEEP_REMOVALS", 10)
     sleeper = SqliteStore(directory)
     parts = {"a": _rows(1, 30), "b": _rows(2, 30)}
     for name, rows in parts.items():

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from ragdock.errors import InputError
 
-__all__ = ["content_type", "json_body", "json_schema", "parse_json"]
+__all__ = ["content_type", "json_body", "json_schema", "parse_json", "require_json"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -24,8 +24,14 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def json_body(request: Request, *, or_files: bool = False) -> bytes:
+async def json_body(request: Request) -> bytes:
     """The body's bytes, when it says that it is JSON; else 415."""
+    require_json(request)
+    return await request.body()
+
+
+def require_json(request: Request, *, or_files: bool = False) -> None:
+    """Raise 415 unless the body says that it is JSON."""
     declared = content_type(request)
     if declared != "application/json":
         wanted = "application/json" + (" or multipart/form-data with files" if or_files else "")
@@ -33,7 +39,6 @@ async def json_body(request: Request, *, or_files: bool = False) -> bytes:
             f"Content-Type {declared or '(none)'!r} is not accepted here; send {wanted}.",
             code="unsupported_media_type",
         )
-    return await request.body()
 
 
 def parse_json(raw: bytes, model: type[Model]) -> Model:

@@ -11,6 +11,7 @@ from ragdock.core.names import COLLECTION_NAME
 
 __all__ = [
     "DOCUMENT_ID",
+    "MAX_URLS",
     "NAME",
     "DocumentId",
     "FileName",
@@ -20,10 +21,12 @@ __all__ = [
     "Question",
     "Text",
     "TopK",
+    "Url",
 ]
 
 MAX_METADATA_CHARACTERS: Final = 4096
 MAX_METADATA_ITEMS: Final = 256
+MAX_URLS: Final = 20
 MAX_NUMBER: Final = 2**53  # Beyond it a JSON number isn't the same number for everyone (RFC 8259).
 NAME: Final = COLLECTION_NAME
 DOCUMENT_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._~:@-]{0,199}$"
@@ -82,6 +85,10 @@ Text = Annotated[
 ]
 Question = Annotated[
     str, Field(min_length=1, json_schema_extra={"pattern": r"[^\s\u0000]", "maxLength": 2000})
+]
+Url = Annotated[
+    # What is wrong with one of several URLs is told beside the others' outcomes, not as a 422.
+    str, Field(min_length=1, max_length=2048, examples=["https://example.org/guide.pdf"])
 ]
 FileName = Annotated[
     str,

@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
+from ragdock.api.clock import GONE, request_clock
+from ragdock.core.patience import Patience, patience
 from ragdock.errors import UnavailableError
 from ragdock.ports import Metrics
 from ragdock.services.threads import DaemonPool
@@ -37,6 +39,7 @@ class Gate:
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call it in a thread; raises `UnavailableError` at once when too many wait."""
+        _watch()
         await self._enter()
         return await asyncio.wrap_future(self._start(lambda: function(*args, **kwargs)))
 
@@ -46,6 +49,7 @@ class Gate:
         When this returns the place is taken; the items follow. Closing the result stops the
         iterator at its next item.
         """
+        _watch()
         await self._enter()
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[object] = asyncio.Queue()
@@ -70,7 +74,7 @@ class Gate:
                 tell(_END)
 
         self._start(drive)
-        return _received(items, gone)
+        return _received(items, gone, patience.get())
 
     def close(self) -> None:
         """Take no more calls; threads that run end with the process."""
@@ -111,7 +115,15 @@ class _Failure:
         self.error = error
 
 
-async def _received(items: asyncio.Queue[object], gone: threading.Event) -> AsyncGenerator[T]:
+def _watch() -> None:
+    clock = request_clock.get()
+    if clock is not None:
+        clock.watch()
+
+
+async def _received(
+    items: asyncio.Queue[object], gone: threading.Event, waiting: Patience | None
+) -> AsyncGenerator[T]:
     try:
         while (item := await items.get()) is not _END:
             if isinstance(item, _Failure):
@@ -119,3 +131,6 @@ async def _received(items: asyncio.Queue[object], gone: threading.Event) -> Asyn
             yield item  # type: ignore[misc]
     finally:
         gone.set()
+        if waiting is not None:
+            # Wakes the thread out of whatever it waits for; harmless when it is done.
+            waiting.give_up(GONE)

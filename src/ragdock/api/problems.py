@@ -19,6 +19,7 @@ from ragdock.errors import (
     ConflictError,
     DocumentError,
     ForbiddenError,
+    GivenUpError,
     InputError,
     NotFoundError,
     RagdockError,
@@ -44,6 +45,7 @@ _STATUS: Final[tuple[tuple[type[RagdockError], int], ...]] = (
     (InputError, 422),
     (DocumentError, 422),
     (UnavailableError, 503),
+    (GivenUpError, 503),
 )
 _BY_CODE: Final = {
     "unsupported_media_type": 415,
@@ -92,6 +94,8 @@ def problem_of(exc: RagdockError) -> Response:
         log.error("request failed", exc_info=exc)
         return problem(500, "internal", "The server failed; the log has the cause.")
     headers = None
+    if isinstance(exc, GivenUpError):
+        headers = {"Retry-After": "1"}
     if isinstance(exc, UnavailableError):
         headers = {"Retry-After": str(max(1, math.ceil(exc.retry_after_seconds)))}
     if isinstance(exc, UnauthorizedError):

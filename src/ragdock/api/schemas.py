@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ragdock.api.fields import (
+    MAX_URLS,
     DocumentId,
     FileName,
     FilterObject,
@@ -16,7 +17,10 @@ from ragdock.api.fields import (
     Question,
     Text,
     TopK,
+    Url,
 )
+from ragdock.core.ids import PublicIds
+from ragdock.errors import FetchError
 from ragdock.types import Collection, Document, Job, JobState
 
 __all__ = [
@@ -29,14 +33,20 @@ __all__ = [
     "CollectionRequest",
     "DocumentBody",
     "DocumentList",
+    "ErrorBody",
+    "FetchedDocument",
+    "FetchedList",
     "HealthBody",
-    "JobBody",
-    "JobList",
+    "Out",
     "Problem",
     "SearchRequest",
     "SearchResult",
     "TextDocument",
     "TextDocuments",
+    "UrlsRequest",
+    "error_of",
+    "job_id",
+    "rfc3339",
 ]
 
 
@@ -44,18 +54,20 @@ class _In(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Out(BaseModel):
+class Out(BaseModel):
+    """What is answered: complete, and nothing else."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class FieldError(_Out):
+class FieldError(Out):
     """What is wrong with one field."""
 
     field: str
     message: str
 
 
-class Problem(_Out):
+class Problem(Out):
     """RFC 9457 problem details."""
 
     type: str
@@ -73,8 +85,14 @@ class CollectionRequest(_In):
     name: Name
 
 
-class CollectionBody(_Out):
-    """A collection."""
+class ReindexBody(Out):
+    """Another index that is being built beside the one that is searched."""
+
+    percent: int
+
+
+class CollectionBody(Out):
+    """A collection; `reindex` is there while it is indexed anew."""
 
     name: str
     n_documents: int
@@ -82,6 +100,7 @@ class CollectionBody(_Out):
     generation: int
     fingerprint: str
     created_at: str
+    reindex: ReindexBody | None = None
 
     @classmethod
     def of(cls, collection: Collection) -> CollectionBody:
@@ -92,11 +111,14 @@ class CollectionBody(_Out):
             n_chunks=collection.n_chunks,
             generation=collection.generation,
             fingerprint=collection.fingerprint,
-            created_at=_rfc3339(collection.created_at),
+            created_at=rfc3339(collection.created_at),
+            reindex=None
+            if collection.reindex_percent is None
+            else ReindexBody(percent=collection.reindex_percent),
         )
 
 
-class CollectionList(_Out):
+class CollectionList(Out):
     """All collections."""
 
     collections: list[CollectionBody]
@@ -126,44 +148,92 @@ class TextDocuments(_In):
     collection: Name | None = None
 
 
-class ErrorBody(_Out):
+class ErrorBody(Out):
     """Why a document failed."""
 
     code: str
     message: str
 
 
-class Accepted(_Out):
+class Accepted(Out):
     """A document that was accepted, and where its processing stands."""
 
     id: str
     filename: str
     status: JobState
-    job_id: int
+    job_id: str
     outcome: str | None
     error: ErrorBody | None
 
     @classmethod
-    def of(cls, job: Job) -> Accepted:
+    def of(cls, job: Job, ids: PublicIds) -> Accepted:
         """The body of an index job."""
         return cls(
             id=job.document_id,
             filename=job.filename,
             status=job.state,
-            job_id=job.id,
+            job_id=job_id(ids, job.id),
             outcome=job.outcome,
-            error=_error_of(job),
+            error=error_of(job),
         )
 
 
-class AcceptedList(_Out):
+class AcceptedList(Out):
     """The documents of one request, in its order."""
 
     documents: list[Accepted]
 
 
-class DocumentBody(_Out):
-    """A document; `status` is its newest job's, counts are those of the searchable version."""
+class UrlsRequest(_In):
+    """URLs to fetch; `metadata` is for all of them."""
+
+    urls: Annotated[list[Url], Field(min_length=1, max_length=MAX_URLS)]
+    collection: Name | None = None
+    metadata: MetadataObject = Field(default_factory=dict)
+    wait: bool = False
+
+
+class FetchedDocument(Out):
+    """A URL, and the document that it became; one that can't be fetched has no id and no job."""
+
+    url: str
+    id: str | None
+    filename: str | None
+    status: JobState
+    job_id: str | None
+    outcome: str | None
+    error: ErrorBody | None
+
+    @classmethod
+    def of(cls, url: str, job: Job, ids: PublicIds) -> FetchedDocument:
+        """The body of a URL's index job."""
+        return cls(url=url, **Accepted.of(job, ids).model_dump())
+
+    @classmethod
+    def failed(cls, url: str, error: FetchError) -> FetchedDocument:
+        """The body of a URL that can't be fetched."""
+        return cls(
+            url=url,
+            id=None,
+            filename=None,
+            status=JobState.FAILED,
+            job_id=None,
+            outcome=None,
+            error=ErrorBody(code=error.code, message=str(error)),
+        )
+
+
+class FetchedList(Out):
+    """The URLs of one request, in its order, each once."""
+
+    documents: list[FetchedDocument]
+
+
+class DocumentBody(Out):
+    """A document; `status` is its newest job's, counts are those of the searchable version.
+
+    `version` is the id of the job that wrote the searchable version.
+    """
 
     id: str
     collection: str
@@ -174,17 +244,17 @@ class DocumentBody(_Out):
     error: ErrorBody | None
     size_bytes: int
     sha256: str
-    version: int | None
+    version: str | None
     n_characters: int
     n_chunks: int
     n_pages: int
     metadata: dict[str, Any]
     created_at: str
     updated_at: str
-    job_id: int | None
+    job_id: str
 
     @classmethod
-    def of(cls, document: Document, job: Job | None) -> DocumentBody:
+    def of(cls, document: Document, job: Job | None, ids: PublicIds) -> DocumentBody:
         """The body of a searchable document and its newest job."""
         return cls(
             id=document.id,
@@ -193,21 +263,21 @@ class DocumentBody(_Out):
             media_type=document.media_type,
             title=document.title,
             status=job.state if job else JobState.DONE,
-            error=_error_of(job) if job else None,
+            error=error_of(job) if job else None,
             size_bytes=document.size_bytes,
             sha256=document.sha256,
-            version=document.version,
+            version=job_id(ids, document.version),
             n_characters=document.n_characters,
             n_chunks=document.n_chunks,
             n_pages=document.n_pages,
             metadata=document.metadata,
-            created_at=_rfc3339(document.created_at),
-            updated_at=_rfc3339(document.updated_at),
-            job_id=job.id if job else document.version,
+            created_at=rfc3339(document.created_at),
+            updated_at=rfc3339(document.updated_at),
+            job_id=job_id(ids, job.id if job else document.version),
         )
 
     @classmethod
-    def of_job(cls, job: Job) -> DocumentBody:
+    def of_job(cls, job: Job, ids: PublicIds) -> DocumentBody:
         """The body of a document that is not searchable (yet)."""
         return cls(
             id=job.document_id,
@@ -216,7 +286,7 @@ class DocumentBody(_Out):
             media_type=job.media_type,
             title="",
             status=job.state,
-            error=_error_of(job),
+            error=error_of(job),
             size_bytes=job.size_bytes,
             sha256=job.sha256,
             version=None,
@@ -224,57 +294,17 @@ class DocumentBody(_Out):
             n_chunks=0,
             n_pages=0,
             metadata=job.metadata,
-            created_at=_rfc3339(job.created_at),
-            updated_at=_rfc3339(job.updated_at),
-            job_id=job.id,
+            created_at=rfc3339(job.created_at),
+            updated_at=rfc3339(job.updated_at),
+            job_id=job_id(ids, job.id),
         )
 
 
-class DocumentList(_Out):
+class DocumentList(Out):
     """A page of documents; `next` is the `after` of the next page."""
 
     documents: list[DocumentBody]
     next: str | None
-
-
-class JobBody(_Out):
-    """A row of the ledger."""
-
-    id: int
-    collection: str
-    document_id: str
-    kind: Literal["index", "delete"]
-    status: JobState
-    outcome: str | None
-    filename: str
-    attempt: int
-    error: ErrorBody | None
-    created_at: str
-    updated_at: str
-
-    @classmethod
-    def of(cls, job: Job) -> JobBody:
-        """The body of a job."""
-        return cls(
-            id=job.id,
-            collection=job.collection,
-            document_id=job.document_id,
-            kind=job.kind.value,
-            status=job.state,
-            outcome=job.outcome,
-            filename=job.filename,
-            attempt=job.attempt,
-            error=_error_of(job),
-            created_at=_rfc3339(job.created_at),
-            updated_at=_rfc3339(job.updated_at),
-        )
-
-
-class JobList(_Out):
-    """A page of jobs; `next` is the `before` of the next page."""
-
-    jobs: list[JobBody]
-    next: int | None
 
 
 class SearchRequest(_In):
@@ -297,7 +327,7 @@ class AskRequest(_In):
     stream: bool = False
 
 
-class Scores(_Out):
+class Scores(Out):
     """BM25, cosine and the fused score that ranks; null: not found by that side."""
 
     lexical: float | None
@@ -305,7 +335,7 @@ class Scores(_Out):
     fused: float
 
 
-class HitBody(_Out):
+class HitBody(Out):
     """A passage: `text` is the document's text from `start` to `end`."""
 
     document_id: str
@@ -319,7 +349,7 @@ class HitBody(_Out):
     scores: Scores
 
 
-class SearchResult(_Out):
+class SearchResult(Out):
     """Passages, best first."""
 
     query: str
@@ -330,7 +360,7 @@ class SearchResult(_Out):
     timings_ms: dict[str, float]
 
 
-class CitationBody(_Out):
+class CitationBody(Out):
     """Evidence: `quote` is the document's text from `start` to `end`."""
 
     marker: int
@@ -343,7 +373,7 @@ class CitationBody(_Out):
     score: float
 
 
-class AskAnswer(_Out):
+class AskAnswer(Out):
     """An answer with [n] markers and the citations they name."""
 
     question: str
@@ -357,7 +387,7 @@ class AskAnswer(_Out):
     timings_ms: dict[str, float]
 
 
-class DependencyBody(_Out):
+class DependencyBody(Out):
     """One dependency's last check."""
 
     name: str
@@ -367,7 +397,7 @@ class DependencyBody(_Out):
     detail: str | None
 
 
-class HealthBody(_Out):
+class HealthBody(Out):
     """Whether the server can serve, and how its dependencies are."""
 
     status: Literal["ok", "degraded", "unavailable"]
@@ -378,17 +408,24 @@ class HealthBody(_Out):
     queue: dict[str, int]
 
 
-class StatusBody(_Out):
+class StatusBody(Out):
     """One word."""
 
     status: str
 
 
-def _error_of(job: Job) -> ErrorBody | None:
+def error_of(job: Job) -> ErrorBody | None:
+    """Why it failed, or waits."""
     if job.error_code is None:
         return None
     return ErrorBody(code=job.error_code, message=job.error or "")
 
 
-def _rfc3339(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
+    """A time as RFC 3339 has it, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def job_id(ids: PublicIds, number: int) -> str:
+    """A job's number as callers see it."""
+    return ids.encode("job", number)

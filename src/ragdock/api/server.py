@@ -13,7 +13,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from ragdock.api.app import create_app
-from ragdock.bootstrap import open_services
+from ragdock.api.protocol import GuardedProtocol
+from ragdock.bootstrap import open_keys, open_services
 from ragdock.logs import configure_logging
 from ragdock.ports import Embedder
 from ragdock.settings import Settings
@@ -40,11 +41,13 @@ def run(settings: Settings, *, embedder: Embedder | None = None) -> None:
     if threading.current_thread() is threading.main_thread():
         # Uvicorn raises the signal again when it has stopped; a clean stop is exit code 0.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with open_keys(settings) as keys:
+        keys.require_some()
     if embedder is None:
         # A wrong setting, data directory or model ends the process here, with one sentence, for
         # 0.15 s. Under uvicorn it would be a trace, and with several workers a trace without end.
-        with open_services(settings, work=False) as services:
-            services.keys.require_some()
+        with open_services(settings, work=False):
+            pass
     options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
@@ -54,7 +57,9 @@ def run(settings: Settings, *, embedder: Embedder | None = None) -> None:
         "timeout_graceful_shutdown": settings.request_shutdown_seconds,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "loop": "uvloop",
-        "http": "httptools",
+        "http": GuardedProtocol,
+        # Uvicorn believes X-Forwarded-For from 127.0.0.1; we believe RAG_TRUSTED_PROXIES alone.
+        "proxy_headers": False,
     }
     if settings.workers == 1:
         uvicorn.run(create_app(settings, embedder=embedder), **options)

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 
-from ragdock.api.bodies import content_type, json_body, parse_json
+from ragdock.api.bodies import content_type, parse_json, require_json
 from ragdock.api.fields import DocumentId, MetadataObject
+from ragdock.api.forms import Form, FormLimits, ReceivedFile, missing_file, plain_name
 from ragdock.api.gate import Gate
 from ragdock.api.schemas import (
     TextDocument,
     TextDocuments,
     TextReplacement,
 )
+from ragdock.bootstrap import Services
 from ragdock.core.keys import document_id_of, sha256_hex
-from ragdock.core.media import detect_media_type, safe_filename
-from ragdock.errors import InputError, TooLargeError
+from ragdock.core.media import detect_media_type
+from ragdock.errors import InputError, TooLargeError, UnavailableError
 from ragdock.settings import Settings
 from ragdock.types import Metadata, Upload
 
 __all__ = [
     "is_multipart",
-    "read_multipart",
-    "read_replacement",
-    "read_texts",
-    "too_many_files",
+    "receive_form",
+    "receive_replacement",
+    "receive_texts",
 ]
 
 HEAD_BYTES: Final = 4096
-MAX_FIELD_BYTES: Final = 64 * 1024
+MAX_JSON_BYTES: Final = 16 * 2**20
 _METADATA: Final[TypeAdapter[Metadata]] = TypeAdapter(MetadataObject)
 _DOCUMENT_ID: Final[TypeAdapter[str]] = TypeAdapter(DocumentId)
 
@@ -45,76 +46,100 @@ def is_multipart(request: Request) -> bool:
     return content_type(request) == "multipart/form-data"
 
 
-async def read_texts(
-    request: Request, settings: Settings, gate: Gate
-) -> tuple[TextDocuments, list[Upload]]:
+@asynccontextmanager
+async def receive_texts(
+    request: Request, services: Services, gate: Gate
+) -> AsyncGenerator[tuple[TextDocuments, list[Upload]]]:
     """The JSON body of a POST, and its uploads."""
 
     def read(raw: bytes) -> tuple[TextDocuments, list[Upload]]:
         body = parse_json(raw, TextDocuments)
         return body, [
-            _text_upload(document, document.id, settings, f"body.documents.{index}")
+            _text_upload(document, document.id, services.settings, f"body.documents.{index}")
             for index, document in enumerate(body.documents)
         ]
 
-    return await gate.run(read, await json_body(request, or_files=True))
+    async with _json(request, services, gate) as raw:
+        yield await gate.run(read, raw)
 
 
-async def read_replacement(
-    request: Request, settings: Settings, gate: Gate, document_id: str
-) -> Upload:
+@asynccontextmanager
+async def receive_replacement(
+    request: Request, services: Services, gate: Gate, document_id: str
+) -> AsyncGenerator[list[Upload]]:
     """The JSON body of a PUT as an upload."""
 
-    def read(raw: bytes) -> Upload:
-        return _text_upload(parse_json(raw, TextReplacement), document_id, settings, "body")
+    def read(raw: bytes) -> list[Upload]:
+        document = parse_json(raw, TextReplacement)
+        return [_text_upload(document, document_id, services.settings, "body")]
 
-    return await gate.run(read, await json_body(request, or_files=True))
+    async with _json(request, services, gate) as raw:
+        yield await gate.run(read, raw)
 
 
-async def read_multipart(
-    request: Request, settings: Settings, gate: Gate, *, document_id: str | None = None
-) -> list[Upload]:
-    """The files of a form, with its `metadata` and, for one file, its `id`."""
+@asynccontextmanager
+async def _json(request: Request, services: Services, gate: Gate) -> AsyncGenerator[bytes]:
+    """The body's bytes, for which there is memory until the block ends."""
+    require_json(request, or_files=True)
+    receipt = await gate.run(services.intake.open, _declared_bytes(request))
+    body = bytearray()
     try:
-        form = await request.form(
-            max_files=settings.max_files, max_fields=16, max_part_size=MAX_FIELD_BYTES
-        )
-    except HTTPException as exc:
-        # Starlette's parser says 400 to everything; limits on the body have a status of their own.
-        if exc.status_code != 400:
-            raise
-        if exc.detail.startswith("Too many files"):
-            raise too_many_files(settings) from exc
-        raise InputError(
-            f"The form can't be read: {exc.detail}", field="body", code="invalid_form"
-        ) from exc
-    try:
-        # Reading and hashing 50 MB takes tenths of a second: not on the event loop.
-        return await gate.run(_form_uploads, form, settings, document_id)
+        async for piece in request.stream():
+            receipt.grow(len(piece))
+            if len(body) + len(piece) > MAX_JSON_BYTES:
+                raise TooLargeError(
+                    f"A JSON body may have {MAX_JSON_BYTES // 2**20} MiB; send the text as a file "
+                    "(multipart/form-data)."
+                )
+            if not receipt.keep(len(piece)):
+                raise UnavailableError(
+                    "Too many large requests at once; retry shortly.", code="overloaded"
+                )
+            body += piece
+        yield bytes(body)
     finally:
-        await form.close()
+        receipt.give_back(len(body))
+        receipt.close()
 
 
-def too_many_files(settings: Settings) -> InputError:
-    """More documents than one request may have."""
-    return InputError(
-        f"At most {settings.max_files} documents are allowed in one request (RAG_MAX_FILES).",
-        field="body",
-        code="too_many_files",
-    )
+def _declared_bytes(request: Request) -> int:
+    declared = request.headers.get("content-length", "0")
+    return int(declared) if declared.isdigit() else 0
 
 
-def _form_uploads(form: FormData, settings: Settings, document_id: str | None) -> list[Upload]:
-    _require_known(form, ("file", "metadata") if document_id else ("file", "metadata", "id"))
+@asynccontextmanager
+async def receive_form(
+    request: Request, services: Services, gate: Gate, *, document_id: str | None = None
+) -> AsyncGenerator[list[Upload]]:
+    """The files of a form, with its `metadata` and, for one file, its `id`.
+
+    Files that nobody has accepted when the block ends are removed from the disk.
+    """
+    settings = services.settings
+    known = ("file", "metadata") if document_id else ("file", "metadata", "id")
+    receipt = await gate.run(services.intake.open, _declared_bytes(request))
+    limits = FormLimits(known, settings.max_files, settings.max_upload_mb)
+    form = Form(limits, gate, receipt, services.store.spool)
+    try:
+        try:
+            await form.receive(request)
+        finally:
+            receipt.close()
+        yield _form_uploads(form, document_id)
+    finally:
+        # Also when the client has left, which cancels whatever is awaited here.
+        await asyncio.shield(asyncio.ensure_future(form.discard()))
+
+
+def _form_uploads(form: Form, document_id: str | None) -> list[Upload]:
     metadata = _metadata(form)
     wanted_id = document_id or _id(form)
-    files = form.getlist("file")
-    if not files:
-        raise _missing_file()
-    if wanted_id is not None and len(files) > 1:
+    if not form.files:
+        raise missing_file()
+    if wanted_id is not None and len(form.files) > 1:
         what = "`id` goes with one file" if document_id is None else "PUT takes exactly one file"
-        raise InputError(f"{what}, not {len(files)}.", field="body.file")
-    return [_file_upload(file, settings, metadata, wanted_id) for file in files]
+        raise InputError(f"{what}, not {len(form.files)}.", field="body.file")
+    return [_file_upload(file, metadata, wanted_id) for file in form.files]
 
 
 def _text_upload(
@@ -134,7 +159,7 @@ def _text_upload(
     if not text.strip():
         raise InputError(f"{field}.text holds no text.", field=f"{field}.text", code="empty")
     content = text.encode()
-    name = _safe(filename, f"{field}.filename") if filename else None
+    name = plain_name(filename, f"{field}.filename") if filename else None
     _require_size(len(content), name or "text", settings, f"{field}.text")
     media_type = "text/plain"
     if name is not None:
@@ -149,33 +174,26 @@ def _text_upload(
     )
 
 
-def _file_upload(
-    file: UploadFile | str, settings: Settings, metadata: Metadata, document_id: str | None
-) -> Upload:
-    if not isinstance(file, UploadFile):
-        raise _missing_file()
-    name = _safe(file.filename or "", "body.file")
-    _require_size(file.size or 0, name, settings, "body.file")
-    file.file.seek(0)
-    content = file.file.read()
-    if not content.strip():
+def _file_upload(file: ReceivedFile, metadata: Metadata, document_id: str | None) -> Upload:
+    name = file.filename
+    if file.is_blank:
         raise InputError(f"{name!r} is empty.", field="body.file", code="empty")
-    media_type = detect_media_type(name, file.content_type, content[:HEAD_BYTES])
+    media_type = detect_media_type(name, file.media_type, file.head)
     if media_type is None:
         raise InputError(
-            f"{name!r} is of a format that can't be read ({file.content_type}); see the README "
+            f"{name!r} is of a format that can't be read ({file.media_type}); see the README "
             "for the formats.",
             field="body.file",
             code="unsupported_media_type",
         )
-    return _upload(name, content, media_type, metadata, document_id)
-
-
-def _safe(filename: str, field: str) -> str:
-    try:
-        return safe_filename(filename)
-    except InputError as exc:
-        raise InputError(str(exc), field=field, code=exc.code) from exc
+    return Upload(
+        document_id=document_id or file.document_id,
+        filename=name,
+        media_type=media_type,
+        content=file.content,
+        sha256=file.sha256,
+        metadata=metadata,
+    )
 
 
 def _upload(
@@ -207,20 +225,12 @@ def _require_size(n_bytes: int, name: str, settings: Settings, field: str) -> No
         )
 
 
-def _require_known(form: FormData, known: Sequence[str]) -> None:
-    for key in form:
-        if key not in known:
-            raise InputError(
-                f"The form has a field {key!r}; known are {', '.join(known)}.", field=f"body.{key}"
-            )
-
-
-def _metadata(form: FormData) -> Metadata:
-    raw = form.get("metadata")
+def _metadata(form: Form) -> Metadata:
+    raw = form.fields.get("metadata")
     if raw is None:
         return {}
     try:
-        value: Any = json.loads(raw) if isinstance(raw, str) else None
+        value: Any = json.loads(raw)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
@@ -230,8 +240,8 @@ def _metadata(form: FormData) -> Metadata:
     return _validated(_METADATA, value, "metadata")
 
 
-def _id(form: FormData) -> str | None:
-    raw = form.get("id")
+def _id(form: Form) -> str | None:
+    raw = form.fields.get("id")
     return None if raw is None else _validated(_DOCUMENT_ID, raw, "id")
 
 
@@ -245,9 +255,3 @@ def _validated(adapter: TypeAdapter[T], value: object, field: str) -> T:
         raise RequestValidationError(
             [error | {"loc": ("body", field, *error["loc"])} for error in exc.errors()]
         ) from exc
-
-
-def _missing_file() -> InputError:
-    return InputError(
-        "The form has no file; send one as `-F file=@handbook.pdf`.", field="body.file"
-    )

@@ -6,23 +6,32 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote, urlsplit
 
 from ragdock import __version__
+from ragdock.core.apikeys import is_whole
 from ragdock.errors import InputError, RagdockError, UnavailableError
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Api", "path"]
+__all__ = ["Api", "key_file", "path"]
+
+key_file: ContextVar[Path | None] = ContextVar("key_file", default=None)
+"""What the option --key-file of the running command says."""
 
 JSON: Final = "application/json"
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+FOLLOW_ATTEMPTS: Final = 5
 _BUSY: Final = frozenset({429, 503})
 
 
@@ -35,7 +44,8 @@ class Api:
     """A server's API. Use as a context manager.
 
     `timeout_seconds` is the longest silence of the server. With `patience_seconds` above 0 a busy
-    server (429, 503) is asked again, as its `Retry-After` says, for that long in total.
+    server (429, 503) is asked again, as its `Retry-After` says, for that long in total. The API key
+    is the one in the file of `--key-file`, else in the variable RAGDOCK_API_KEY, if any.
     """
 
     def __init__(
@@ -45,7 +55,9 @@ class Api:
         self._loopback = _hostname(url) in ("localhost", "127.0.0.1", "::1")
         self._timeout_seconds = timeout_seconds
         self._patience_seconds = patience_seconds
+        self._key = _key()
         self._client: httpx2.Client | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -75,15 +87,18 @@ class Api:
         self,
         route: str,
         filename: str,
-        content: bytes,
+        content: IO[bytes],
         *,
         params: Mapping[str, Any],
         fields: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """PUT one file as multipart/form-data; the decoded body."""
+        """PUT one file, read piece by piece, as multipart/form-data; the decoded body."""
         files = {"file": (filename, content)}
         return _decoded(
-            self._checked("PUT", route, params=_given(params), files=files, data=dict(fields))
+            self._checked(
+                "PUT", route, params=_given(params), files=files, data=dict(fields), headers=headers
+            )
         )
 
     def delete(self, route: str, params: Mapping[str, Any] | None = None) -> None:
@@ -119,6 +134,41 @@ class Api:
                     raise _problem_error(data, response.status_code)
                 yield event.event, data
 
+    def follow(
+        self, route: str, params: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """GET server-sent events and yield their data, across lost connections, until they end.
+
+        A stream that the server ended by itself is over; one that broke is resumed where it was.
+        """
+        import httpx2
+
+        last: str | None = None
+        failures = 0
+        while True:
+            headers = {"last-event-id": last} if last else {}
+            try:
+                with (
+                    self._translated(),
+                    self._connection().stream(
+                        "GET", route, params=_given(params), headers=headers
+                    ) as response,
+                ):
+                    if response.is_error:
+                        response.read()
+                        raise _problem(response)
+                    for event in (
+                        httpx2.EventSource(response) if response.status_code == 200 else ()
+                    ):
+                        last, failures = event.id or last, 0
+                        yield json.loads(event.data)
+                return
+            except UnavailableError:
+                failures += 1
+                if failures > FOLLOW_ATTEMPTS:
+                    raise
+                time.sleep(failures)
+
     def _checked(self, method: str, route: str, **options: Any) -> httpx2.Response:
         deadline = time.monotonic() + self._patience_seconds
         while True:
@@ -136,19 +186,27 @@ class Api:
             return self._connection().request(method, route, **options)
 
     def _connection(self) -> httpx2.Client:
+        with self._lock:
+            if self._client is None:
+                self._client = self._new_client()
+            return self._client
+
+    def _new_client(self) -> httpx2.Client:
         import httpx2
 
-        if self._client is None:
-            self._client = httpx2.Client(
-                base_url=self.url,
-                timeout=httpx2.Timeout(self._timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
-                headers={"user-agent": f"ragdock/{__version__}", "accept": f"{JSON}, */*;q=0.5"},
-                # A proxy from the environment can't reach this machine's own loopback.
-                trust_env=not self._loopback,
-                # Reading the certificates takes 140 ms, and http has no use for them.
-                verify=self.url.startswith("https:"),
-            )
-        return self._client
+        return httpx2.Client(
+            base_url=self.url,
+            timeout=httpx2.Timeout(self._timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+            headers={
+                "user-agent": f"ragdock/{__version__}",
+                "accept": f"{JSON}, */*;q=0.5",
+                **({"authorization": f"Bearer {self._key}"} if self._key else {}),
+            },
+            # A proxy from the environment can't reach this machine's own loopback.
+            trust_env=not self._loopback,
+            # Reading the certificates takes 140 ms, and http has no use for them.
+            verify=self.url.startswith("https:"),
+        )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -164,6 +222,11 @@ class Api:
             )
             raise UnavailableError(
                 f"No server answers at {self.url}. {remedy}", code="connection"
+            ) from exc
+        except httpx2.LocalProtocolError as exc:
+            # The length is told before the content is read.
+            raise RagdockError(
+                "changed while it was read; send it again.", code="file_changed"
             ) from exc
         except httpx2.TimeoutException as exc:
             raise UnavailableError(
@@ -184,6 +247,26 @@ def _hostname(url: str) -> str:
     if not valid or not parts.hostname:
         raise InputError(f"--url {url!r} is not an address such as http://127.0.0.1:8000.")
     return parts.hostname
+
+
+def _key() -> str | None:
+    """The API key to send; raises `InputError` when it can't be one."""
+    file = key_file.get()
+    source, key = "RAGDOCK_API_KEY", os.environ.get("RAGDOCK_API_KEY", "")
+    if file is not None:
+        source = f"--key-file {str(file)!r}"
+        try:
+            key = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise InputError(f"{source} can't be read: {exc}.") from exc
+    key = key.strip()
+    if not key and file is None:
+        return None
+    if not key or not all("!" <= character <= "~" for character in key):
+        raise InputError(f"{source} doesn't hold a key: one line without spaces.")
+    if key.startswith("rdk_") and not is_whole(key):
+        raise InputError(f"{source}: the key is mistyped or was cut; its checksum is wrong.")
+    return key
 
 
 def _given(params: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -229,6 +312,8 @@ def _problem_error(
     )
     if body.get("request_id"):
         lines.append(f"  request id: {body['request_id']}")
+    if status == 401:
+        lines.append("  Set RAGDOCK_API_KEY, or name a file that holds the key by --key-file.")
     code = str(body.get("code") or f"http_{status}")
     if status in _BUSY:
         seconds = float(retry_after) if retry_after and retry_after.isdigit() else 1.0

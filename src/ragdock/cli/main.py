@@ -13,7 +13,20 @@ from typing import Annotated
 import typer
 
 from ragdock import __version__
-from ragdock.cli import documents, ingest, query, server, tools
+from ragdock.cli import (
+    audit,
+    documents,
+    ingest,
+    jobs,
+    keeping,
+    keys,
+    query,
+    reindex,
+    server,
+    tools,
+    worker,
+)
+from ragdock.cli.options import add_key_file
 from ragdock.cli.output import emit, note
 from ragdock.errors import ConfigurationError, InputError, RagdockError
 
@@ -46,10 +59,17 @@ def _root(
 
 
 server.register(app)
+worker.register(app)
 ingest.register(app)
 query.register(app)
 documents.register(app)
+jobs.register(app)
+keys.register(app)
+audit.register(app)
+keeping.register(app)
+reindex.register(app)
 tools.register(app)
+add_key_file(app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -66,6 +66,8 @@ def health(
         status, report = api.health()
     if json_output:
         emit_json(report)
+    elif "version" not in report:
+        emit(f"{report.get('status')}: ragdock at {api.url}; the details need a key")
     else:
         uptime = int(report.get("uptime_seconds") or 0)
         emit(

@@ -7,7 +7,14 @@ import json
 import unicodedata
 from typing import Final
 
-__all__ = ["cache_key", "document_id_of", "normalised", "sha256_hex"]
+__all__ = [
+    "cache_key",
+    "document_id_digest",
+    "document_id_from",
+    "document_id_of",
+    "normalised",
+    "sha256_hex",
+]
 
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
@@ -32,5 +39,16 @@ def sha256_hex(content: bytes) -> str:
 
 def document_id_of(filename: str, content: bytes) -> str:
     """The id of a document that came without one: the same file twice is the same document."""
-    digest = hashlib.sha256(filename.encode("utf-8", "surrogatepass") + b"\0" + content)
+    digest = document_id_digest(filename)
+    digest.update(content)
+    return document_id_from(digest)
+
+
+def document_id_digest(filename: str) -> hashlib._Hash:
+    """What is fed with the content to get the id of a document that came without one."""
+    return hashlib.sha256(filename.encode("utf-8", "surrogatepass") + b"\0")
+
+
+def document_id_from(digest: hashlib._Hash) -> str:
+    """The id, when all of the content was fed."""
     return f"doc-{digest.hexdigest()[:24]}"

@@ -20,6 +20,7 @@ from ragdock.core.extractive import (
     trusts_vectors,
 )
 from ragdock.core.markers import MarkerFilter
+from ragdock.core.patience import require_patience
 from ragdock.core.prompting import PROMPT_ID, select_passages
 from ragdock.errors import GeneratorError, UnavailableError
 from ragdock.ports import Embedder, Generator, Metrics
@@ -126,6 +127,7 @@ class Answerer:
                 )
                 draft = _Draft(answer)
             except GeneratorError as exc:
+                require_patience()
                 self._log_fallback(exc)
                 failure = exc.reason
                 if shown:
@@ -158,6 +160,7 @@ class Answerer:
                 text = self._generator.generate(question, given)
             return _Draft(self._checked(text, question, given))
         except GeneratorError as exc:
+            require_patience()
             self._log_fallback(exc)
             return self._extracted(question, found, timings, exc.reason)
 

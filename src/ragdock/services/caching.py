@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
+from ragdock.core.patience import require_patience
+from ragdock.errors import GivenUpError
 from ragdock.ports import Cache, Metrics
 
 __all__ = ["CacheState", "JsonCache", "SingleFlight"]
 
 T = TypeVar("T")
+_LOOK_SECONDS: Final = 0.25
 CacheState: TypeAlias = Literal["hit", "miss", "bypass"]
 
 
@@ -30,18 +33,24 @@ class SingleFlight:
         self._flights: dict[str, _Flight[Any]] = {}
 
     def do(self, key: str, compute: Callable[[], T]) -> tuple[T, bool]:
-        """The value, and whether this caller computed it. The leader's error is everybody's."""
-        with self._lock:
-            flight = self._flights.get(key)
-            leader = flight is None
-            if flight is None:
-                flight = self._flights[key] = _Flight()
-        if not leader:
-            flight.done.wait()
-            if flight.error is not None:
+        """The value, and whether this caller computed it. The leader's error is everybody's.
+
+        But not that the leader gave up, because its own caller had left: another leads then.
+        """
+        while True:
+            with self._lock:
+                flight = self._flights.get(key)
+                if flight is None:
+                    flight = self._flights[key] = _Flight()
+                    break
+            while not flight.done.wait(_LOOK_SECONDS):
+                require_patience()
+            if flight.error is None:
+                return cast("T", flight.value), False
+            if not isinstance(flight.error, GivenUpError):
                 # Each follower asking anew would be the herd that this class is here to stop.
                 raise flight.error
-            return cast("T", flight.value), False
+            require_patience()
         try:
             flight.value = compute()
         except Exception as exc:

@@ -16,8 +16,10 @@ import numpy as np
 
 from ragdock import __version__
 from ragdock.core.filters import Filter
+from ragdock.core.fingerprints import same_vectors
 from ragdock.core.fusion import Fused, FusionProfile, fuse
 from ragdock.core.keys import cache_key, normalised
+from ragdock.core.patience import require_patience
 from ragdock.errors import ConflictError
 from ragdock.ports import Embedder, Metrics, Reader, Store
 from ragdock.services.caching import CacheState, JsonCache, dump
@@ -48,7 +50,8 @@ class Timings:
 
     @contextmanager
     def stage(self, name: str, metrics: Metrics) -> Iterator[None]:
-        """Time a stage, for the answer and for the operator."""
+        """Time a stage, for the answer and for the operator; none begins that nobody waits for."""
+        require_patience()
         start = time.perf_counter()
         try:
             yield
@@ -212,11 +215,12 @@ class Retriever:
         return fuse(lexical, dense, self._profile, familiarity=familiarity, n_candidates=n_wanted)
 
     def _require_fingerprint(self, collection: Collection) -> None:
-        if collection.fingerprint != self._fingerprint:
+        # Passages of another size are searched as well; they come with the next restart.
+        if not same_vectors(collection.fingerprint, self._fingerprint):
             raise ConflictError(
-                f"Collection {collection.name!r} was indexed with {collection.fingerprint!r}, but "
-                f"the server runs {self._fingerprint!r}; restore the former RAG_EMBEDDER and "
-                "RAG_CHUNK_TOKENS, or drop and refill the collection.",
+                f"Collection {collection.name!r} is indexed with {collection.fingerprint!r}, but "
+                f"the server runs {self._fingerprint!r}; restart it with the index's settings, or "
+                f"run `ragdock reindex {collection.name}` with the server's.",
                 field="collection",
                 code="fingerprint_mismatch",
             )

@@ -220,22 +220,12 @@ class TenantStore:
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
+    ) -> tuple[Job, ...]:
         """The caller's jobs that changed since."""
         visible = _visible.get()
-        if collections is None and visible is not None:
-            collections = self._existing(visible)
-        elif collections is not None:
-            collections = [self._own(name) for name in collections]
+        if visible is not None:
+            collections = sorted(visible if collections is None else visible & set(collections))
         return self._store.job_changes(after, collections=collections, limit=limit)
-
-    def _existing(self, names: frozenset[str]) -> list[str]:
-        found = []
-        for name in sorted(names):
-            with suppress(NotFoundError):  # A name that the key has, of which nothing was made.
-                self._store.state_key(name)
-                found.append(name)
-        return found
 
     def workers(self) -> tuple[str, ...]:
         """The owners of claims that are alive."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
+from ragdock.core.patience import require_patience
 from ragdock.errors import EmbedderError
 
 __all__ = ["PriorityPool"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_LOOK_SECONDS: Final = 0.25
 
 
 class _Call(Generic[Item, Result]):
@@ -69,7 +71,8 @@ class PriorityPool(Generic[Item, Result]):
         call: _Call[Item, Result] = _Call(items)
         self._submit(call, urgent=urgent)
         try:
-            call.finished.wait()
+            while not call.finished.wait(_LOOK_SECONDS):
+                require_patience()
         finally:
             self._withdraw(call)
         if call.error is not None:

@@ -25,6 +25,7 @@ from typing import Any, Final
 import httpx2
 
 from ragdock.adapters.generators.exchange import ConnectionLostError, Exchange
+from ragdock.core.patience import cut_short_by, require_patience
 from ragdock.core.prompting import MAX_PROMPT_CHARACTERS, build_messages
 from ragdock.core.sse import SseDecoder
 from ragdock.core.thinking import ThinkFilter
@@ -125,7 +126,8 @@ class OpenAiGenerator:
         messages = build_messages(question, passages, max_characters=self._max_prompt_characters)
         exchange = self._opened(messages, deadline, stream=stream)
         try:
-            yield exchange
+            with cut_short_by(exchange.close):
+                yield exchange
         finally:
             exchange.close()
 
@@ -133,11 +135,13 @@ class OpenAiGenerator:
         """An exchange with status 200; tries again after a lost connection, once."""
         may_retry = True
         while True:
+            require_patience()
             body = {"model": self._model, "messages": messages, "stream": stream}
             body |= self._parameters
             exchange = self._start(body, deadline)
             try:
-                exchange.open()
+                with cut_short_by(exchange.close):
+                    exchange.open()
                 if exchange.status == 200:
                     return exchange
                 failure = b"".join(_limited(exchange.chunks()))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import Response
+from fastapi import Request, Response
 
+from ragdock.api.auditing import about
 from ragdock.api.auth import guarded_router, requires
 from ragdock.api.deps import CollectionName, GateOf, ServicesOf
 from ragdock.api.problems import problem_responses
@@ -17,7 +18,7 @@ __all__ = ["router"]
 router = guarded_router("/v1/collections", tags=["collections"])
 
 
-@router.get("", responses=problem_responses(503))
+@router.get("", response_model_exclude_none=True, responses=problem_responses(503))
 @requires(Right.READ)
 async def list_collections(services: ServicesOf, gate: GateOf) -> CollectionList:
     """All collections, by name."""
@@ -25,19 +26,25 @@ async def list_collections(services: ServicesOf, gate: GateOf) -> CollectionList
     return CollectionList(collections=[CollectionBody.of(collection) for collection in found])
 
 
-@router.post("", status_code=201, responses=problem_responses(400, 409, 413, 422, 503))
+@router.post(
+    "",
+    status_code=201,
+    response_model_exclude_none=True,
+    responses=problem_responses(400, 409, 413, 422, 503),
+)
 @requires(Right.WRITE)
 async def create_collection(
-    body: CollectionRequest, services: ServicesOf, gate: GateOf
+    request: Request, body: CollectionRequest, services: ServicesOf, gate: GateOf
 ) -> CollectionBody:
     """Make an empty collection."""
+    about(request, collection=body.name)
     created = await gate.run(
         services.store.create_collection, body.name, services.fingerprint, services.embedder.dim
     )
     return CollectionBody.of(created)
 
 
-@router.get("/{name}", responses=problem_responses(404, 422, 503))
+@router.get("/{name}", response_model_exclude_none=True, responses=problem_responses(404, 422, 503))
 @requires(Right.READ)
 async def get_collection(
     name: CollectionName, services: ServicesOf, gate: GateOf

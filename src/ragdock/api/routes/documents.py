@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Annotated, Any, Final
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, TypeAdapter
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
+from ragdock.api.auditing import about
 from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_schema
+from ragdock.api.clock import request_clock
 from ragdock.api.deps import CollectionQuery, DocumentId, GateOf, ServicesOf
 from ragdock.api.fields import DOCUMENT_ID, MetadataObject
+from ragdock.api.forms import too_many_files
 from ragdock.api.problems import problem, problem_responses
 from ragdock.api.schemas import (
     Accepted,
@@ -27,17 +30,17 @@ from ragdock.api.schemas import (
 )
 from ragdock.api.uploads import (
     is_multipart,
-    read_multipart,
-    read_replacement,
-    read_texts,
-    too_many_files,
+    receive_form,
+    receive_replacement,
+    receive_texts,
 )
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services
+from ragdock.core.ids import PublicIds
 from ragdock.errors import InputError, NotFoundError, UnavailableError
 from ragdock.settings import Settings
 from ragdock.types import Document, Job, JobKind, JobState, Right, Upload
 
-__all__ = ["router"]
+__all__ = ["finished", "router", "waited"]
 
 _UNFINISHED: Final = (JobState.PENDING, JobState.PROCESSING)
 _FIRST_LOOK_SECONDS: Final = 0.01
@@ -104,15 +107,16 @@ async def add_documents(
     wait: Wait = False,
 ) -> Response:
     """Accept files or texts, all or none; they are searchable soon after."""
-    if is_multipart(request):
-        uploads = await read_multipart(request, services.settings, gate)
-    else:
-        body, uploads = await read_texts(request, services.settings, gate)
-        collection = collection or body.collection
-    _require_distinct(uploads, services.settings)
-    return await _accept(
-        request, services, gate, collection or DEFAULT_COLLECTION, uploads, wait=wait
-    )
+    async with AsyncExitStack() as stack:
+        if is_multipart(request):
+            uploads = await stack.enter_async_context(receive_form(request, services, gate))
+        else:
+            texts = receive_texts(request, services, gate)
+            body, uploads = await stack.enter_async_context(texts)
+            collection = collection or body.collection
+        _require_distinct(uploads, services.settings)
+        jobs = await _accept(request, services, gate, collection or DEFAULT_COLLECTION, uploads)
+    return await _answer(request, services, gate, jobs, wait=wait)
 
 
 @router.put(
@@ -133,10 +137,12 @@ async def replace_document(
 ) -> Response:
     """Make this the document's content; the former version serves until the new one is whole."""
     if is_multipart(request):
-        uploads = await read_multipart(request, services.settings, gate, document_id=document_id)
+        received = receive_form(request, services, gate, document_id=document_id)
     else:
-        uploads = [await read_replacement(request, services.settings, gate, document_id)]
-    return await _accept(request, services, gate, collection, uploads, wait=wait)
+        received = receive_replacement(request, services, gate, document_id)
+    async with received as uploads:
+        jobs = await _accept(request, services, gate, collection, uploads)
+    return await _answer(request, services, gate, jobs, wait=wait)
 
 
 @router.get("", responses=problem_responses(404, 422, 503))
@@ -180,8 +186,17 @@ async def get_text(
     collection: CollectionQuery = DEFAULT_COLLECTION,
 ) -> Response:
     """The text that the offsets of hits and citations point into (in code points)."""
-    text = await gate.run(lambda: "".join(services.store.document_text(collection, document_id)))
-    return Response(text.encode("utf-8", "replace"), media_type="text/plain; charset=utf-8")
+    pieces = await gate.run(services.store.document_text, collection, document_id)
+    first = await gate.run(next, pieces, "")
+
+    async def body() -> AsyncGenerator[bytes]:
+        # A piece is read when the one before it is sent, so a slow client holds up nobody.
+        piece = first
+        while piece:
+            yield piece.encode("utf-8", "replace")
+            piece = await gate.run(next, pieces, "")
+
+    return StreamingResponse(body(), media_type="text/plain; charset=utf-8")
 
 
 @router.delete("/{document_id}", status_code=204, responses=problem_responses(404, 422, 503))
@@ -203,20 +218,29 @@ async def _accept(
     gate: GateOf,
     collection: str,
     uploads: Sequence[Upload],
+) -> tuple[Job, ...]:
+    about(request, collection=collection, documents=[u.document_id for u in uploads])
+    return await gate.run(services.ingester.submit, collection, uploads)
+
+
+async def _answer(
+    request: Request,
+    services: Services,
+    gate: GateOf,
+    jobs: tuple[Job, ...],
     *,
     wait: bool,
 ) -> Response:
-    jobs = await gate.run(services.ingester.submit, collection, uploads)
     if wait:
-        jobs = await _waited(request, services, gate, jobs)
+        jobs = await waited(request, services, gate, jobs)
     failed = [job for job in jobs if job.state is JobState.FAILED]
     if failed and len(failed) == len(jobs):
         return _all_failed(failed)
-    body = AcceptedList(documents=[Accepted.of(job) for job in jobs])
-    return JSONResponse(body.model_dump(mode="json"), 200 if wait and _finished(jobs) else 202)
+    body = AcceptedList(documents=[Accepted.of(job, services.ids) for job in jobs])
+    return JSONResponse(body.model_dump(mode="json"), 200 if wait and finished(jobs) else 202)
 
 
-async def _waited(
+async def waited(
     request: Request, services: Services, gate: GateOf, jobs: tuple[Job, ...]
 ) -> tuple[Job, ...]:
     """The jobs once they are finished, or as they are when the time is over.
@@ -229,9 +253,13 @@ async def _waited(
         return jobs
     state.n_waiting += 1
     pause_seconds = _FIRST_LOOK_SECONDS
+    clock = request_clock.get()
+    if clock is not None:
+        clock.work(services.settings.wait_timeout_seconds)
+        clock.watch()
     try:
         async with asyncio.timeout(services.settings.wait_timeout_seconds):
-            while not _finished(jobs):
+            while not finished(jobs):
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 1.5, _LONGEST_PAUSE_SECONDS)
                 with suppress(UnavailableError):
@@ -239,13 +267,14 @@ async def _waited(
     except TimeoutError:
         log.debug("the wait for documents timed out")
     except asyncio.CancelledError:
-        log.info("the server stops while a client waits for documents")
+        log.info("the server stops, or a client leaves, while it waits for documents")
     finally:
         state.n_waiting -= 1
     return jobs
 
 
-def _finished(jobs: Sequence[Job]) -> bool:
+def finished(jobs: Sequence[Job]) -> bool:
+    """Whether there is nothing to wait for."""
     return all(job.state not in _UNFINISHED for job in jobs)
 
 
@@ -257,7 +286,7 @@ def _all_failed(jobs: Sequence[Job]) -> Response:
 def _require_distinct(uploads: Sequence[Upload], settings: Settings) -> None:
     """Refuse two contents for one id; the very same document twice is one document."""
     if len(uploads) > settings.max_files:
-        raise too_many_files(settings)
+        raise too_many_files(settings.max_files)
     seen: dict[str, Upload] = {}
     for upload in uploads:
         other = seen.setdefault(upload.document_id, upload)
@@ -279,19 +308,22 @@ def _document(services: Services, collection: str, document_id: str) -> Document
     newest = services.store.jobs(collection=collection, document_id=document_id, limit=1)
     job = newest[0] if newest and _is_unsettled(newest[0]) else None
     try:
-        return _settled(services.store.document(collection, document_id), job)
+        return _settled(services.store.document(collection, document_id), job, services.ids)
     except NotFoundError:
         if job is None:
             raise
-        return DocumentBody.of_job(job)
+        return DocumentBody.of_job(job, services.ids)
 
 
 def _page(services: Services, collection: str, limit: int, after: str | None) -> DocumentList:
     unsettled = services.store.unsettled(collection, after=after, limit=limit + 1)
     searchable = services.store.documents(collection, after=after, limit=limit + 1)
     jobs = {job.document_id: job for job in unsettled}
-    bodies = {job.document_id: DocumentBody.of_job(job) for job in unsettled}
-    bodies |= {document.id: _settled(document, jobs.get(document.id)) for document in searchable}
+    ids = services.ids
+    bodies = {job.document_id: DocumentBody.of_job(job, ids) for job in unsettled}
+    bodies |= {
+        document.id: _settled(document, jobs.get(document.id), ids) for document in searchable
+    }
     # Each side holds its first limit + 1, so the first `limit` of both together are complete.
     ordered = [bodies[key] for key in sorted(bodies)]
     page = ordered[:limit]
@@ -302,7 +334,7 @@ def _is_unsettled(job: Job) -> bool:
     return job.kind is JobKind.INDEX and job.state in (*_UNFINISHED, JobState.FAILED)
 
 
-def _settled(document: Document, job: Job | None) -> DocumentBody:
+def _settled(document: Document, job: Job | None, ids: PublicIds) -> DocumentBody:
     """A searchable document, with the state of a later write if there is one."""
     later = job is not None and job.id > document.version
-    return DocumentBody.of(document, job if later else None)
+    return DocumentBody.of(document, job if later else None, ids)

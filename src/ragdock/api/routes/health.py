@@ -26,15 +26,11 @@ router = guarded_router(tags=["operations"])
 
 @router.get("/", include_in_schema=False)
 @public
-async def front_door() -> dict[str, str]:
+async def front_door(request: Request) -> dict[str, str]:
     """Where things are."""
-    return {
-        "name": "ragdock",
-        "version": __version__,
-        "docs": "/docs",
-        "openapi": "/openapi.json",
-        "health": "/health",
-    }
+    app = request.app
+    docs = {"docs": app.docs_url, "openapi": app.openapi_url} if app.openapi_url else {}
+    return {"name": "ragdock", "version": __version__, **docs, "health": "/health"}
 
 
 @router.get(
@@ -54,7 +50,7 @@ async def health(request: Request, services: ServicesOf) -> Response:
     principal = request.scope["principal"]
     if principal is None or principal.collections is not None:
         # Counts and causes are about everybody's documents.
-        return _no_store({"status": report.status}, report)
+        return _reported({"status": report.status}, report)
     body = HealthBody(
         status=report.status,
         version=__version__,
@@ -72,7 +68,7 @@ async def health(request: Request, services: ServicesOf) -> Response:
         ],
         queue=queue,
     )
-    return _no_store(body.model_dump(), report)
+    return _reported(body.model_dump(), report)
 
 
 @router.get(
@@ -84,7 +80,7 @@ async def health(request: Request, services: ServicesOf) -> Response:
 async def readiness(request: Request, services: ServicesOf) -> Response:
     """The same verdict as /health in one word."""
     report, _ = await _ask(request, services)
-    return _no_store({"status": report.status}, report)
+    return _reported({"status": report.status}, report)
 
 
 @router.get("/livez")
@@ -121,9 +117,5 @@ def _queue(services: Services) -> dict[str, int]:
     return {state.value: n_documents for state, n_documents in depth.items()}
 
 
-def _no_store(body: dict[str, Any], report: Report) -> Response:
-    return JSONResponse(
-        body,
-        503 if report.status == "unavailable" else 200,
-        headers={"Cache-Control": "no-store"},
-    )
+def _reported(body: dict[str, Any], report: Report) -> Response:
+    return JSONResponse(body, 503 if report.status == "unavailable" else 200)

@@ -110,7 +110,7 @@ async def ask(request: Request) -> Response:
         return StreamingResponse(
             _events(first, steps, head, start),
             media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            headers={"X-Accel-Buffering": "no"},
         )
     # What is in this process is answered here: the way into a thread and back costs twice as much.
     known = None if fresh else services.answerer.peek(query)
@@ -171,7 +171,7 @@ def _response(head: dict[str, Any], value: bytes, cache: str, start: float) -> R
     return Response(
         _merged(head, value, cache, start),
         media_type="application/json",
-        headers={"X-Cache": cache, "Cache-Control": "no-store"},
+        headers={"X-Cache": cache},
     )
 
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from ragdock.types import Int8Matrix
 
-__all__ = ["EMPTY", "Block", "Ranges", "Removal", "View", "joined"]
+__all__ = ["EMPTY", "Block", "Event", "Ranges", "View", "joined"]
 
 Ranges = NDArray[np.int64]
 """Shape (n, 2): first and last chunk id of the documents that a filter lets through, ascending."""
 
-Removal = tuple[int, int, int]
-"""The generation that removed a range of chunk ids, its first and its last id."""
+Event = tuple[int, int, int]
+"""The generation that added or removed a range of chunk ids, its first and its last id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,10 @@ class Block:
             marks[low:high] = alive
         return replace(self, alive=marks)
 
-    def up_to(self, last_id: int) -> Block:
-        """The block without the rows beyond `last_id`."""
-        end = int(np.searchsorted(self.ids, last_id, side="right"))
-        if end == len(self.ids):
-            return self
-        alive = None if self.alive is None else self.alive[:end]
-        return Block(self.ids[:end], self.scales[:end], self.rows[:end], alive)
+    def holds(self, first: int, last: int) -> bool:
+        """Whether it has a row in the range, dead ones too."""
+        low, high = np.searchsorted(self.ids, (first, last + 1))
+        return bool(low < high)
 
     def only(self, ranges: Ranges) -> NDArray[np.int64]:
         """Positions of the rows inside the ranges."""
@@ -65,12 +62,12 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All rows as of `generation`; with `removals` it can go back as far as `floor`."""
+    """All rows as of `generation`; with what came and went it can go back as far as `floor`."""
 
     generation: int
-    last_id: int
     blocks: tuple[Block, ...]
-    removals: tuple[Removal, ...] = ()
+    additions: tuple[Event, ...] = ()
+    removals: tuple[Event, ...] = ()
     floor: int = -1
     mapped_at: int = -1
     """The generation of the shared file that is the first block; -1 when it is our own memory."""
@@ -87,22 +84,35 @@ class View:
             int(len(b.ids) - np.count_nonzero(b.alive)) for b in self.blocks if b.alive is not None
         )
 
-    def back_at(self, generation: int, last_id: int) -> View:
-        """This view as it was at an earlier generation whose newest chunk was `last_id`."""
+    def back_at(self, generation: int) -> View:
+        """This view as it was at an earlier generation."""
         revived = [(first, last) for at, first, last in self.removals if at > generation]
-        blocks = (block.marked(revived, alive=True).up_to(last_id) for block in self.blocks)
-        return View(generation, last_id, tuple(b for b in blocks if len(b.ids)))
+        unborn = [(first, last) for at, first, last in self.additions if at > generation]
+        blocks = (
+            block.marked(revived, alive=True).marked(unborn, alive=False) for block in self.blocks
+        )
+        return View(generation, tuple(blocks))
 
 
-EMPTY = View(generation=-1, last_id=0, blocks=())
+EMPTY = View(generation=-1, blocks=())
 
 
 def joined(blocks: Sequence[Block]) -> Block:
-    """One block of the living rows of several."""
+    """One block of the living rows of several, in order of chunk id."""
     keep = [slice(None) if b.alive is None else np.flatnonzero(b.alive) for b in blocks]
     pairs = list(zip(blocks, keep, strict=True))
-    return Block(
-        np.concatenate([b.ids[k] for b, k in pairs]),
-        np.concatenate([b.scales[k] for b, k in pairs]),
-        np.concatenate([b.rows[k] for b, k in pairs]),
-    )
+    ids = np.concatenate([b.ids[k] for b, k in pairs])
+    scales = np.concatenate([b.scales[k] for b, k in pairs])
+    if (ids[1:] > ids[:-1]).all():
+        return Block(ids, scales, np.concatenate([b.rows[k] for b, k in pairs]))
+    # What was staged long ago and committed late has lower ids than what came between.
+    order = np.argsort(ids)
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    rows = np.empty((len(ids), blocks[0].rows.shape[1]), np.int8)
+    start = 0
+    for block, kept in pairs:
+        n = len(block.ids[kept])
+        rows[places[start : start + n]] = block.rows[kept]
+        start += n
+    return Block(ids[order], scales[order], rows)

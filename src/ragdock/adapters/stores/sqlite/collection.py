@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,15 +15,22 @@ import numpy as np
 
 from ragdock.adapters.stores.sqlite.blocks import Ranges
 from ragdock.adapters.stores.sqlite.changes import (
-    Change,
+    BATCH_CHUNKS,
     Outcome,
+    Part,
+    commit,
     delete_document,
+    discard,
     refuse_commits,
+    stage,
+    stage_batch,
 )
 from ragdock.adapters.stores.sqlite.connections import Database, fetch
 from ragdock.adapters.stores.sqlite.dense import DenseIndex
 from ragdock.adapters.stores.sqlite.lexical import LexicalIndex
 from ragdock.adapters.stores.sqlite.migrations import COLLECTION
+from ragdock.adapters.stores.sqlite.segments import purge_step
+from ragdock.adapters.stores.sqlite.texts import StoredPart
 from ragdock.adapters.stores.sqlite.where import where_documents
 from ragdock.core.filters import Filter
 from ragdock.errors import NotFoundError, StoreError
@@ -49,7 +55,7 @@ MAX_RANGES_BYTES: Final = 16 * 2**20
 
 _DOCUMENT: Final = (
     "d.id, d.filename, d.media_type, d.title, d.size_bytes, d.sha256, d.version, d.n_characters, "
-    "d.last_chunk - d.first_chunk + 1, d.n_pages, d.metadata, d.created_at, d.updated_at"
+    "d.n_chunks, d.n_pages, d.metadata, d.created_at, d.updated_at"
 )
 
 
@@ -66,11 +72,14 @@ class CollectionFile:
         dim: int,
         created_at: float,
         create: bool = False,
+        guard: Callable[[], None] | None = None,
     ) -> None:
+        """Open the file; `guard` is called in each write transaction and may refuse it."""
         self._name, self._id, self._fingerprint = name, collection_id, fingerprint
         self._created_at = created_at
         self._dim = dim
         self._database = Database(path, COLLECTION, cache_mb=8, create=create)
+        self._database.guard = guard
         self._dense = DenseIndex(dim, path.with_suffix(".shared"))
         self._lexical = LexicalIndex()
         self._ranges = RangesCache()
@@ -105,13 +114,36 @@ class CollectionFile:
 
     # Writing
 
-    def replace(
+    @contextmanager
+    def locked(self) -> Iterator[apsw.Connection]:
+        """A write transaction: nobody else writes to the file as long as the block runs."""
+        with self._database.write() as connection:
+            yield connection
+
+    def stage(
+        self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
+    ) -> None:
+        """Write a part that nobody sees yet."""
+        self._stage(Part(job, parsed, chunks, vectors, self._dim))
+
+    def _stage(self, part: Part) -> int | None:
+        # Nothing of this needs to survive a power cut before the commit, whose sync covers it.
+        with self._database.write(durable=False) as connection:
+            document = stage(connection, part)
+        if document is not None:
+            for batch in part.batches():
+                with self._database.write(durable=False) as connection:
+                    stage_batch(connection, document, batch)
+        return document
+
+    def commit(
         self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
     ) -> Outcome:
         """Put the job's document in place of its earlier version, unless a later one is in."""
-        change = Change(job, parsed, chunks, vectors, self._dim)
+        part = Part(job, parsed, chunks, vectors, self._dim)
+        staged = None if part.is_small else self._stage(part)
         with self._database.write() as connection:
-            applied = change.apply(connection)
+            applied = commit(connection, part, staged)
         self._database.give_back_space()
         return applied
 
@@ -119,6 +151,24 @@ class CollectionFile:
         """Refuse that version from workers with this token or older; False when it is in."""
         with self._database.write() as connection:
             return refuse_commits(connection, document_id, version, token)
+
+    def drafts(self) -> list[tuple[int, int]]:
+        """The number of each document that is being staged, and the job that it is for."""
+        return self._database.query("SELECT document, version FROM drafts ORDER BY document")
+
+    def discard(self, document: int) -> None:
+        """Give up a document that is being staged."""
+        with self._database.write() as connection:
+            discard(connection, document)
+
+    def purge(self, limit: int) -> int:
+        """Take up to `limit` hidden rows out, in small transactions; how many it were."""
+        n_purged = 0
+        while n_purged < limit and self._database.query("SELECT 1 FROM dead LIMIT 1"):
+            with self._database.write(durable=False) as connection:
+                n_purged += purge_step(connection, min(BATCH_CHUNKS, limit - n_purged))
+            self._database.give_back_space()
+        return n_purged
 
     def delete(self, document_id: str, version: int) -> None:
         """Remove the document if it is older than `version`, and refuse older writes from now."""
@@ -160,15 +210,30 @@ class CollectionFile:
         )
         return tuple(map(self._document, rows))
 
-    def text(self, document_id: str) -> str:
-        """The text that offsets point into."""
+    def parts(self, document_id: str) -> tuple[int, int, str]:
+        """A searchable document's number, how many parts its text has, and its title."""
         rows = self._database.query(
-            "SELECT t.deflated FROM documents d JOIN texts t ON t.document = d.n WHERE d.id = ?",
+            "SELECT d.n, (SELECT count(*) FROM texts t WHERE t.document = d.n), d.title "
+            "FROM documents d WHERE d.id = ?",
             (document_id,),
         )
         if not rows:
             raise _no_document(document_id, self._name)
-        return zlib.decompress(rows[0][0]).decode()
+        n, n_parts, title = rows[0]
+        return n, n_parts, title
+
+    def part(self, document: int, number: int) -> StoredPart:
+        """One part of the document of that number; `NotFoundError` when it was replaced."""
+        rows = self._database.query(
+            "SELECT start, deflated, structure FROM texts WHERE document = ? AND part = ?",
+            (document, number),
+        )
+        if not rows:
+            raise NotFoundError(
+                "The document was replaced or deleted while it was read.",
+                code="document_not_found",
+            )
+        return StoredPart(*rows[0])
 
     @contextmanager
     def reader(self) -> Iterator[CollectionReader]:
@@ -210,8 +275,9 @@ class CollectionFile:
             condition, bindings = where_documents(where)
             rows = fetch(
                 connection,
-                "SELECT d.first_chunk, d.last_chunk FROM documents d "
-                f"WHERE d.last_chunk >= d.first_chunk AND {condition} ORDER BY d.first_chunk",
+                "SELECT s.first_chunk, s.last_chunk FROM documents d "
+                "JOIN segments s ON s.document = d.n "
+                f"WHERE {condition} ORDER BY s.first_chunk",
                 bindings,
             )
             ranges = np.array(rows, np.int64).reshape(len(rows), 2)

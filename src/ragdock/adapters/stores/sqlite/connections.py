@@ -11,15 +11,17 @@ from typing import Any, Final
 
 import apsw
 
+from ragdock.core.patience import cut_short_by
 from ragdock.errors import (
     ConfigurationError,
+    GivenUpError,
     InputError,
     IntegrityError,
     StoreError,
     TooLargeError,
 )
 
-__all__ = ["Database", "Migration", "fetch", "require_safe_sqlite", "translated"]
+__all__ = ["Database", "Migration", "connect_raw", "fetch", "require_safe_sqlite", "translated"]
 
 BUSY_TIMEOUT_MS: Final = 15_000
 MAX_IDLE_READERS: Final = 8
@@ -37,6 +39,23 @@ def fetch(
 ) -> list[Any]:
     """All rows of one statement; columns are whatever the statement makes them."""
     return list(connection.execute(sql, bindings).fetchall())
+
+
+def connect_raw(path: Path, *, write: bool = False) -> apsw.Connection:
+    """A connection to an existing file, without migrating it; raises apsw's errors."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        for pragma in (
+            f"query_only = {'off' if write else 'on'}",
+            "foreign_keys = on",
+            "trusted_schema = off",
+        ):
+            fetch(connection, f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
 
 
 Migration = Callable[[apsw.Connection], None]
@@ -72,6 +91,8 @@ def translated() -> Iterator[None]:
         ) from exc
     except (apsw.CorruptError, apsw.NotADBError) as exc:
         raise IntegrityError("A database file of the store is damaged; restore a backup.") from exc
+    except apsw.InterruptError as exc:
+        raise GivenUpError("Nobody waits for this query any more.") from exc
     except (apsw.BusyError, apsw.LockedError) as exc:
         raise StoreError("The store is busy; retry shortly.", retry_after_seconds=1.0) from exc
     except apsw.TooBigError as exc:
@@ -80,6 +101,26 @@ def translated() -> Iterator[None]:
         raise StoreError("The store failed; the log has the cause.") from exc
     except UnicodeEncodeError as exc:
         raise InputError("The text holds half a surrogate pair, which UTF-8 can't say.") from exc
+
+
+@contextmanager
+def _interruptible(connection: apsw.Connection) -> Iterator[None]:
+    """End the statement that runs when nobody waits for it any more."""
+    ended = False
+    lock = threading.Lock()
+
+    def interrupt() -> None:
+        # Called in another thread, so it must not meet the connection while it is closed.
+        with lock:
+            if not ended:
+                connection.interrupt()
+
+    with cut_short_by(interrupt):
+        try:
+            yield
+        finally:
+            with lock:
+                ended = True
 
 
 class Database:
@@ -104,6 +145,8 @@ class Database:
         self._idle_lock = threading.Lock()
         self._closed = False
         self._wal_pages = 0
+        # Called in each write transaction before its first statement; what it raises ends that.
+        self.guard: Callable[[], None] | None = None
         self._truncate_from_pages = TRUNCATE_PAGES
         with translated():
             self._writer = self._open_writer(create=create)
@@ -196,6 +239,8 @@ class Database:
     def _transaction(self) -> Iterator[apsw.Connection]:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
+            if self.guard is not None:
+                self.guard()
             yield self._writer
             self._writer.execute("COMMIT")
         except BaseException:
@@ -238,7 +283,8 @@ class Database:
             try:
                 connection.execute("BEGIN")
                 try:
-                    yield connection
+                    with _interruptible(connection):
+                        yield connection
                 finally:
                     connection.execute("ROLLBACK")
             except BaseException:

@@ -147,10 +147,11 @@ class Contents:
             if rows and rows[0][0] is None:
                 return self._copied(connection, job_id, rows[0][1])
         if rows:
+            name: str = rows[0][0]
             try:
-                return (self._directory / rows[0][0]).open("rb")
+                return (self._directory / name).open("rb")
             except FileNotFoundError as exc:
-                if self.is_owned(rows[0][0]):
+                if self.is_owned(name):
                     raise IntegrityError("The upload's file is gone from the disk.") from exc
             except OSError as exc:
                 raise StoreError("The upload's file can't be read.") from exc

@@ -1,7 +1,8 @@
 """Exact dense search: an int8 copy of a collection's vectors, scanned whole, rescored in float16.
 
-The copy follows the file: before a search it applies what changed since (new chunk ids ascend,
-removed ranges are logged). Views are immutable, so searches run side by side with a refresh.
+The copy follows the file: before a search it applies what became live and what was removed since,
+by the generations in `segments` and `removals`. Views are immutable, so searches run side by side
+with a refresh.
 
 Beyond `SHARE_FROM_ROWS` the bulk of the copy is a file that all processes map: one copy in the page
 cache instead of one a process, and a start without reading the vectors out of SQLite.
@@ -22,8 +23,14 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from ragdock.adapters.stores.sqlite.blocks import EMPTY, Block, Ranges, Removal, View, joined
+from ragdock.adapters.stores.sqlite.blocks import EMPTY, Block, Event, Ranges, View, joined
 from ragdock.adapters.stores.sqlite.connections import fetch
+from ragdock.adapters.stores.sqlite.segments import (
+    Range,
+    coalesced,
+    complement,
+    hidden_ranges,
+)
 from ragdock.adapters.stores.sqlite.shared import SharedFile
 from ragdock.errors import IntegrityError
 from ragdock.types import DenseResult, Int8Matrix, ScoredChunk, Vector, Vectors
@@ -43,7 +50,7 @@ RESCORE: Final = 3  # int8 with 3x rescoring finds the exact top k (recall 1.0 a
 COMPACT_FROM_ROWS: Final = 10_000
 GATHER_BELOW: Final = 0.25
 MAX_TAIL_BLOCKS: Final = 8
-KEEP_REMOVALS: Final = 256  # How far back a view serves readers that are slower than the writers.
+KEEP_EVENTS: Final = 256  # How far back a view serves readers that are slower than the writers.
 SHARE_PAUSE_SECONDS: Final = 30.0
 
 
@@ -109,8 +116,7 @@ class DenseIndex:
             return view
         if generation < view.floor:  # It was compacted under a slow reader: rare, so just read.
             return _follow(connection, EMPTY, generation, self._dim)
-        (last_id,) = fetch(connection, "SELECT coalesce(max(chunk), 0) FROM vectors8")[0]
-        return view.back_at(generation, last_id)
+        return view.back_at(generation)
 
     def _follow(self, connection: apsw.Connection, view: View, generation: int) -> View:
         if view is EMPTY:
@@ -144,8 +150,8 @@ class DenseIndex:
         if block.alive is not None:
             block = joined([block])
         if not len(block.ids):
-            return View(view.generation, view.last_id, (), floor=view.generation)
-        view = View(view.generation, view.last_id, (block,), floor=view.generation)
+            return View(view.generation, (), floor=view.generation)
+        view = View(view.generation, (block,), floor=view.generation)
         if len(block.ids) < self._share_from_rows:
             return view
         # Where the file can't be written, or another process is just writing it, ask again later.
@@ -158,33 +164,53 @@ def _follow(connection: apsw.Connection, view: View, generation: int, dim: int) 
     (since,) = fetch(connection, "SELECT removals_since FROM state")[0]
     if view.generation < since:
         view = EMPTY
-    removed: list[Removal] = []
-    if view is not EMPTY:
-        removed = fetch(
-            connection,
-            "SELECT generation, first_chunk, last_chunk FROM removals WHERE generation > ? "
-            "ORDER BY generation",
-            (view.generation,),
-        )
+    if view is EMPTY:
+        ranges = complement(hidden_ranges(connection))
+        block = _read_rows(connection, ranges, dim)
+        # What was read whole knows nothing of the time before.
+        return View(generation, (block,) if len(block.ids) else (), floor=generation)
+    removed: list[Event] = fetch(
+        connection,
+        "SELECT generation, first_chunk, last_chunk FROM removals WHERE generation > ? "
+        "ORDER BY generation",
+        (view.generation,),
+    )
+    added: list[Event] = fetch(
+        connection,
+        "SELECT added, first_chunk, last_chunk FROM segments WHERE live = 1 AND added > ?",
+        (view.generation,),
+    )
+    floor = view.floor
+    for at, first, last in removed:
+        # Came and went since we looked: readers in between must look for themselves.
+        if not any(block.holds(first, last) for block in view.blocks):
+            floor = max(floor, at)
     dead = [(first, last) for _, first, last in removed]
     blocks = tuple(block.marked(dead, alive=False) for block in view.blocks)
-    added = _read_rows(connection, view.last_id, dim)
-    if len(added.ids):
-        blocks = (*blocks, added)
-    last_id = int(added.ids[-1]) if len(added.ids) else view.last_id
-    # What was read whole knows nothing of the time before.
-    floor = generation if view is EMPTY else view.floor
-    removals = (*view.removals, *removed)
-    if len(removals) > KEEP_REMOVALS:
-        floor = max(floor, removals[-KEEP_REMOVALS - 1][0])
-        removals = removals[-KEEP_REMOVALS:]
-    return View(generation, last_id, blocks, removals, floor, view.mapped_at)
+    ranges = coalesced(sorted((first, last) for _, first, last in added))
+    block = _read_rows(connection, ranges, dim)
+    if len(block.ids):
+        blocks = (*blocks, block)
+    additions, floor = _newest((*view.additions, *sorted(added)), floor)
+    removals, floor = _newest((*view.removals, *removed), floor)
+    return View(generation, blocks, additions, removals, floor, view.mapped_at)
 
 
-def _read_rows(connection: apsw.Connection, after: int, dim: int) -> Block:
-    """All rows beyond an id, in pieces: a million rows as Python objects would take a gigabyte."""
-    cursor = connection.execute(
-        "SELECT chunk, scale, row FROM vectors8 WHERE chunk > ? ORDER BY chunk", (after,)
+def _newest(events: tuple[Event, ...], floor: int) -> tuple[tuple[Event, ...], int]:
+    """The latest of the events, and how far back they reach."""
+    if len(events) <= KEEP_EVENTS:
+        return events, floor
+    return events[-KEEP_EVENTS:], max(floor, events[-KEEP_EVENTS - 1][0])
+
+
+def _read_rows(connection: apsw.Connection, ranges: Sequence[Range], dim: int) -> Block:
+    """The ranges' rows, in pieces: a million rows as Python objects would take a gigabyte."""
+    cursor = itertools.chain.from_iterable(
+        connection.execute(
+            "SELECT chunk, scale, row FROM vectors8 WHERE chunk BETWEEN ? AND ? ORDER BY chunk",
+            each,
+        )
+        for each in ranges
     )
     pieces: list[Block] = []
     while rows := list(itertools.islice(cursor, BLOCK_ROWS)):

@@ -34,6 +34,8 @@ _POISON: Final = "The worker died or hung on this document in every attempt."
 _CLAIMABLE: Final = f"""
     SELECT l.id FROM ledger l
     WHERE l.state = 'pending' AND l.kind = 'index'
+      AND (:fingerprint IS NULL OR :fingerprint =
+          (SELECT c.fingerprint FROM collections c WHERE c.id = l.collection_id))
       AND (l.not_before <= :now OR l.clock IS NOT :clock)
       AND (l.faults < {SUSPECT_FAULTS} OR l.id = (
           SELECT s.id FROM ledger s WHERE s.state = 'pending' AND s.faults >= {SUSPECT_FAULTS}
@@ -70,6 +72,8 @@ class Leases:
         self._owners = owners
         self._clock = clock
         self._max_attempts = max_attempts
+        # Work on collections of another fingerprint is left to who can do it; None takes all.
+        self.fingerprint: str | None = None
         self._lock = threading.Lock()
         self._watched: dict[int, tuple[tuple[int, float], float]] = {}
 
@@ -81,7 +85,12 @@ class Leases:
             return ()
         with self._catalogue.write() as connection:
             self._take_back(connection, dead, silent)
-            bindings = {"now": self._clock.steady(), "clock": self._clock.id, "limit": limit}
+            bindings = {
+                "now": self._clock.steady(),
+                "clock": self._clock.id,
+                "limit": limit,
+                "fingerprint": self.fingerprint,
+            }
             rows = fetch(connection, _CLAIMABLE, bindings)
             for (job_id,) in rows:
                 self._give(connection, job_id, owner, lease_seconds)

@@ -16,7 +16,8 @@ __all__ = ["COLUMNS", "FROM", "OPEN", "job_of", "next_change", "read_one"]
 COLUMNS: Final = (
     "l.id, l.collection_id, c.name, l.document_id, l.kind, l.state, l.filename, l.media_type, "
     "l.size_bytes, l.sha256, l.metadata, l.attempt, l.outcome, l.error_code, l.error, "
-    "l.created_at, l.updated_at, l.stage, l.percent, l.retry_at, l.owner, l.parent, l.token"
+    "l.created_at, l.updated_at, l.stage, l.percent, l.retry_at, l.owner, l.parent, l.token, "
+    "l.change"
 )
 FROM: Final = "FROM ledger l JOIN collections c ON c.id = l.collection_id"
 OPEN: Final = "('pending', 'processing')"
@@ -48,6 +49,7 @@ def job_of(row: tuple[Any, ...]) -> Job:
         worker=row[20],
         parent_id=row[21],
         token=row[22],
+        change=row[23],
     )
 
 

@@ -161,6 +161,8 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
     # that `clock` names; `retry_at` is `not_before` as people's time.
     # A large upload is a file beside the catalogue (`contents.file`), a small one a value in it;
     # `discarded` names the files whose rows went, by whatever statement or cascade.
+    # `collections.file` names a collection's file where that isn't its id: since it was reindexed.
+    # `indexes` are its other files: former ones (`retired_at`), and one that is being built.
     # `idempotency` keeps the first answer to a write for its key; `secrets` what must be random and
     # the same for all processes.
     connection.execute(
@@ -192,6 +194,18 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
             INSERT OR IGNORE INTO discarded VALUES (old.file);
         END;
 
+        ALTER TABLE collections ADD COLUMN file TEXT;
+        CREATE TABLE indexes (
+            file TEXT PRIMARY KEY,
+            collection_id TEXT NOT NULL REFERENCES collections(id) ON DELETE CASCADE,
+            fingerprint TEXT NOT NULL,
+            dim INTEGER NOT NULL,
+            percent INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            retired_at REAL
+        ) STRICT;
+        CREATE INDEX indexes_by_collection ON indexes (collection_id);
+
         CREATE TABLE idempotency (
             scope TEXT NOT NULL,
             key TEXT NOT NULL,
@@ -199,10 +213,13 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
             status INTEGER,
             headers TEXT,
             body BLOB,
+            owner TEXT,
+            clock TEXT NOT NULL,
+            since REAL NOT NULL,
             created_at REAL NOT NULL,
             PRIMARY KEY (scope, key)
         ) STRICT;
-        CREATE INDEX idempotency_by_age ON idempotency (created_at);
+        CREATE INDEX idempotency_by_age ON idempotency (clock, since);
 
         CREATE TABLE api_keys (
             id TEXT PRIMARY KEY,
@@ -227,10 +244,65 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
 
 
 def _m002_collection(connection: apsw.Connection) -> None:
-    # Commits of a cancelled job's workers (claims up to `token`) are refused here, in the
-    # transaction that would make their content searchable.
+    # A document's chunks may be several ranges now, hidden until the document is whole: `segments`.
+    # `added` is the generation that made a range live (0 for those of the first release, of which
+    # no copy is kept that could have to catch up with them). `drafts` are documents whose parts are
+    # being staged, `dead` those whose hidden rows wait to be purged. Numbers of documents ascend
+    # for ever (`last_document`), since purging lags behind. Commits of a cancelled job's workers
+    # (claims up to `token`) are `refused` here, in the transaction that would make their content
+    # searchable.
     connection.execute(
         """
+        ALTER TABLE state ADD COLUMN last_document INTEGER NOT NULL DEFAULT 0;
+        UPDATE state SET last_document = (SELECT coalesce(max(n), 0) FROM documents);
+
+        CREATE TABLE segments (
+            first_chunk INTEGER PRIMARY KEY,
+            last_chunk INTEGER NOT NULL,
+            document INTEGER NOT NULL,
+            live INTEGER NOT NULL,
+            added INTEGER NOT NULL
+        ) STRICT;
+        INSERT INTO segments SELECT first_chunk, last_chunk, n, 1, 0 FROM documents
+            WHERE last_chunk >= first_chunk;
+        CREATE INDEX segments_by_document ON segments (document, first_chunk, last_chunk);
+        CREATE INDEX segments_hidden ON segments (first_chunk, last_chunk) WHERE live = 0;
+        CREATE INDEX segments_by_added ON segments (added) WHERE live = 1;
+
+        ALTER TABLE documents ADD COLUMN n_chunks INTEGER NOT NULL DEFAULT 0;
+        UPDATE documents SET n_chunks = last_chunk - first_chunk + 1;
+        ALTER TABLE documents DROP COLUMN first_chunk;
+        ALTER TABLE documents DROP COLUMN last_chunk;
+
+        CREATE TABLE drafts (
+            document INTEGER PRIMARY KEY,
+            document_id TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            token INTEGER NOT NULL,
+            title TEXT NOT NULL,
+            n_characters INTEGER NOT NULL,
+            n_parts INTEGER NOT NULL,
+            n_pages INTEGER NOT NULL,
+            last_page INTEGER NOT NULL
+        ) STRICT;
+        CREATE INDEX drafts_by_document ON drafts (document_id, version);
+
+        CREATE TABLE dead (
+            document INTEGER PRIMARY KEY
+        ) STRICT;
+
+        ALTER TABLE texts RENAME TO former_texts;
+        CREATE TABLE texts (
+            document INTEGER NOT NULL,
+            part INTEGER NOT NULL,
+            start INTEGER NOT NULL,
+            deflated BLOB NOT NULL,
+            structure BLOB,
+            PRIMARY KEY (document, part)
+        ) STRICT;
+        INSERT INTO texts SELECT document, 0, 0, deflated, NULL FROM former_texts;
+        DROP TABLE former_texts;
+
         CREATE TABLE refused (
             version INTEGER PRIMARY KEY,
             token INTEGER NOT NULL

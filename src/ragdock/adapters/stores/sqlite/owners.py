@@ -139,12 +139,27 @@ class Owners:
 
     def alive(self) -> tuple[str, ...]:
         """The owners that live, by name; the files of dead ones stay for who takes their jobs."""
+        return tuple(owner for owner in self._names() if not self.is_dead(owner))
+
+    def dead(self) -> tuple[str, ...]:
+        """The owners whose files are there and who don't live."""
+        return tuple(owner for owner in self._names() if self.is_dead(owner))
+
+    def _names(self) -> list[str]:
         try:
             names = sorted(path.name for path in self._directory.iterdir())
         except FileNotFoundError:
-            return ()
-        owners = [unquote(name.removesuffix(_SUFFIX)) for name in names if name.endswith(_SUFFIX)]
-        return tuple(owner for owner in owners if not self.is_dead(owner))
+            return []
+        return [unquote(name.removesuffix(_SUFFIX)) for name in names if name.endswith(_SUFFIX)]
+
+    def release(self, owner: str) -> None:
+        """Let go of one lock."""
+        with self._lock:
+            file = self._held.pop(owner, None)
+            self._begun.pop(owner, None)
+            if file is not None:
+                self._path(owner).unlink(missing_ok=True)
+                file.close()
 
     def close(self) -> None:
         """Let go of every lock."""

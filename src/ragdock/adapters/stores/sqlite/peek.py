@@ -17,10 +17,12 @@ from typing import Final
 import apsw
 
 from ragdock.adapters.stores.sqlite.collection import STATE_KEY
+from ragdock.core.fingerprints import same_vectors
 
 __all__ = ["Peeker"]
 
 MAX_CONNECTIONS: Final = 32
+_PLACE: Final = "SELECT id, coalesce(file, id), fingerprint FROM collections WHERE name = ?"
 
 
 class Peeker:
@@ -33,6 +35,7 @@ class Peeker:
         self._catalogue: apsw.Connection | None = None
         self._files: OrderedDict[str, apsw.Connection] = OrderedDict()
         self._closed = False
+        self.fingerprint: str | None = None
 
     def state_key(self, name: str) -> str | None:
         """What `CollectionFile.state_key` tells, or None when that can't be told at once."""
@@ -50,16 +53,19 @@ class Peeker:
         if self._catalogue is None:
             self._catalogue = _connect(self._catalogue_path)
         collection_id: str | None = None
-        for row in self._catalogue.execute("SELECT id FROM collections WHERE name = ?", (name,)):
-            collection_id = str(row[0])
+        file = fingerprint = ""
+        for row in self._catalogue.execute(_PLACE, (name,)):
+            collection_id, file, fingerprint = map(str, row)
         if collection_id is None:
             return None
-        connection = self._files.get(collection_id)
+        if self.fingerprint is not None and not same_vectors(fingerprint, self.fingerprint):
+            return None  # It may have to be a former index.
+        connection = self._files.get(file)
         if connection is None:
-            connection = self._files[collection_id] = _connect(self._file_of(collection_id))
+            connection = self._files[file] = _connect(self._file_of(file))
             if len(self._files) > MAX_CONNECTIONS:
                 self._files.popitem(last=False)[1].close(True)
-        self._files.move_to_end(collection_id)
+        self._files.move_to_end(file)
         for generation, stamp in connection.execute(STATE_KEY):
             return f"{collection_id}:{generation}:{stamp}"
         return None

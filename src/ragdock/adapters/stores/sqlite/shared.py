@@ -27,7 +27,7 @@ from ragdock.adapters.stores.sqlite.connections import fetch
 __all__ = ["SharedFile"]
 
 N_SAMPLES: Final = 64
-_MAGIC: Final = b"RDOCKI8\x02"
+_MAGIC: Final = b"RDOCKI8\x03"
 _CRC_STEP_BYTES: Final = 1 << 24
 
 
@@ -54,7 +54,6 @@ class SharedFile:
             {
                 "dim": self._dim,
                 "generation": view.generation,
-                "last_id": view.last_id,
                 "n": len(block.ids),
                 "crc": crc,
             }
@@ -116,7 +115,7 @@ class SharedFile:
             mapped[12 * n :].view(np.int8).reshape(n, dim),
         )
         at = facts["generation"]
-        return View(at, facts["last_id"], (block,), floor=at, mapped_at=at)
+        return View(at, (block,), floor=at, mapped_at=at)
 
 
 def _crc(data: memoryview, crc: int) -> int:

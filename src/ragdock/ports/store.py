@@ -1,19 +1,13 @@
-"""What the services need from the world, as Protocols; `tests/contracts` says what they mean.
-
-Everything here is synchronous and safe to call from several threads: the HTTP layer runs it in a
-bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis belongs here.
-"""
+"""The store, and how collections are read and written."""
 
 from __future__ import annotations
 
-from collections.abc import Generator as Steps
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from ragdock.core.filters import Filter
 from ragdock.types import (
-    ApiKey,
     Chunk,
     Collection,
     DenseResult,
@@ -30,17 +24,10 @@ from ragdock.types import (
     Vectors,
 )
 
-__all__ = [
-    "Cache",
-    "Embedder",
-    "Generator",
-    "KeyStore",
-    "Metrics",
-    "Parser",
-    "Reader",
-    "Spool",
-    "Store",
-]
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Reader", "Spool", "Store"]
 
 
 class Reader(Protocol):
@@ -227,10 +214,10 @@ class Store(Protocol):
 
     def job_changes(
         self, after: int, *, collections: Sequence[str] | None = None, limit: int = 100
-    ) -> tuple[tuple[int, Job], ...]:
-        """Jobs that changed since, each once and as it is now, with the number of its change.
+    ) -> tuple[Job, ...]:
+        """Jobs that changed since, each once and as it is now, by their `change`.
 
-        In ascending order of those numbers. Without `collections`, of all of them.
+        Of those of `collections` that exist, or of all.
         """
         ...
 
@@ -295,38 +282,6 @@ class Store(Protocol):
         ...
 
 
-class KeyStore(Protocol):
-    """API keys, durable and shared by all processes; rows are revoked, never removed."""
-
-    def add(self, key: ApiKey) -> None:
-        """Keep a key; `ConflictError` when a key that isn't revoked has its name or id."""
-        ...
-
-    def all(self) -> tuple[ApiKey, ...]:
-        """All keys, revoked ones too, oldest first."""
-        ...
-
-    def revoke(self, key_id: str, at: float) -> None:
-        """From now on it opens nothing, in no process; harmless when repeated."""
-        ...
-
-    def touch(self, used: Mapping[str, float]) -> None:
-        """Note when keys were last used, by id; an earlier time than the known one is ignored."""
-        ...
-
-    def peek(self, key_id: str) -> ApiKey | None:
-        """One key as of now, in microseconds and without waiting: the event loop may call this."""
-        ...
-
-    def peek_count(self) -> int:
-        """How many keys were ever made; for the event loop as well."""
-        ...
-
-    def close(self) -> None:
-        """Release everything."""
-        ...
-
-
 class Spool(Protocol):
     """A file on the store's disk that is being written; remove it unless it is accepted."""
 
@@ -340,133 +295,4 @@ class Spool(Protocol):
 
     def discard(self) -> None:
         """Remove it, whatever its state, unless a job owns it; harmless when repeated."""
-        ...
-
-
-class Embedder(Protocol):
-    """Text to unit vectors. Deterministic: a text's vector depends on nothing but the text."""
-
-    @property
-    def id(self) -> str:
-        """Names weights and processing; two embedders with the same id agree on vectors."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """Length of a vector."""
-        ...
-
-    @property
-    def max_tokens(self) -> int:
-        """Tokens beyond this are cut off."""
-        ...
-
-    def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
-        """(len(texts), dim) float32, unit rows. Urgent work (a query) goes before bulk work.
-
-        Raises `EmbedderError` when the embedder fails or its queue is full.
-        """
-        ...
-
-    def n_tokens(self, text: str) -> int:
-        """Tokens of the text, special ones not counted (an estimate where the model is remote)."""
-        ...
-
-    def familiarity(self, text: str) -> float:
-        """0..1: how well the model knows this text's language; 1.0 when it can't tell."""
-        ...
-
-    def ping(self) -> None:
-        """Return when the embedder can embed."""
-        ...
-
-    def close(self) -> None:
-        """Release threads and memory."""
-        ...
-
-
-class Cache(Protocol):
-    """A key-value store that may lose anything at any moment; never raises on get or set."""
-
-    def get(self, key: str) -> bytes | None:
-        """The value, or None: absent, expired or unreachable."""
-        ...
-
-    def peek(self, key: str) -> bytes | None:
-        """The value if it is in this process, else None; never waits, so the event loop may ask."""
-        ...
-
-    def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
-        """Keep the value for at most `ttl_seconds`, if possible."""
-        ...
-
-    def ping(self) -> None:
-        """Return when reachable, raise `CacheError` when not (has its own short deadline)."""
-        ...
-
-    def close(self) -> None:
-        """Release connections."""
-        ...
-
-
-class Generator(Protocol):
-    """Writes an answer from passages, citing them as [1]..[n] in the order given."""
-
-    @property
-    def id(self) -> str:
-        """Names the model; part of the answer and, with `PROMPT_ID`, of cache keys."""
-        ...
-
-    def generate(self, question: str, passages: Sequence[Hit]) -> str:
-        """The whole answer text with [n] markers; raises `GeneratorError`."""
-        ...
-
-    def stream(self, question: str, passages: Sequence[Hit]) -> Steps[str, None, None]:
-        """The answer text in pieces; raises `GeneratorError`, also after some pieces."""
-        ...
-
-    def ping(self) -> None:
-        """Return when reachable, raise `GeneratorError` when not (short deadline)."""
-        ...
-
-    def close(self) -> None:
-        """Release connections."""
-        ...
-
-
-class Parser(Protocol):
-    """Bytes to text with structure."""
-
-    def parts(
-        self, content: BinaryIO, filename: str, media_type: str
-    ) -> Steps[ParsedDocument, None, None]:
-        """The document in parts (one, when it is small), each as soon as it is read.
-
-        Raises `DocumentError`, also after some parts, when the bytes can't become text. Bounded in
-        time and memory; closing the generator ends the work.
-        """
-        ...
-
-    def close(self) -> None:
-        """End child processes."""
-        ...
-
-
-class Metrics(Protocol):
-    """Numbers for an operator; names and labels are those of the adapters' table."""
-
-    def count(self, name: str, amount: float = 1, **labels: str) -> None:
-        """Add to a counter."""
-        ...
-
-    def observe(self, name: str, seconds: float, **labels: str) -> None:
-        """Record a duration."""
-        ...
-
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        """Set a current value."""
-        ...
-
-    def render(self) -> bytes:
-        """All of them, as an exposition text."""
         ...

@@ -1,0 +1,1 @@
+"""Fetchers of documents from the web."""
