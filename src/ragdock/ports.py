@@ -18,6 +18,7 @@ from ragdock.types import (
     ApiKey,
     Chunk,
     Collection,
+    Content,
     DenseResult,
     Document,
     FetchedFile,
@@ -54,6 +55,7 @@ __all__ = [
     "Spool",
     "Store",
     "StoreCopy",
+    "Transfer",
 ]
 
 
@@ -361,6 +363,18 @@ class Build(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
+        ...
+
+
+class Transfer(Protocol):
+    """Whole documents out of a store and into one, past the ledger's queue."""
+
+    def exported(self, collection: str) -> Iterator[tuple[Document, Iterator[Content]]]:
+        """Each document with its parts, to be read before the next document is asked for."""
+        ...
+
+    def imported(self, collection: str, document: Document, contents: Iterator[Content]) -> bool:
+        """Put a document in place of its earlier version; False when it is there as it is."""
         ...
 
 

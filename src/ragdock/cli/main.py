@@ -22,6 +22,7 @@ from ragdock.cli import (
     reindex,
     server,
     tools,
+    transfer,
     worker,
 )
 from ragdock.cli.options import add_key_file
@@ -64,6 +65,7 @@ documents.register(app)
 keys.register(app)
 keeping.register(app)
 reindex.register(app)
+transfer.register(app)
 tools.register(app)
 add_key_file(app)
 
