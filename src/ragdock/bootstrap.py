@@ -40,6 +40,7 @@ from ragdock.ports import (
     Metrics,
     RateLimiter,
     Store,
+    Transfer,
 )
 from ragdock.services.answer import Answerer
 from ragdock.services.audit import Audit
@@ -272,7 +273,7 @@ class Reindexing:
         self, store: SqliteStore, reindexer: Reindexer, fingerprint: str, dim: int
     ) -> None:
         self._store = store
-        self._dim = dim
+        self.dim = dim
         self.reindexer = reindexer
         self.fingerprint = fingerprint
 
@@ -280,9 +281,20 @@ class Reindexing:
         """All collections."""
         return self._store.collections()
 
+    @property
+    def transfer(self) -> Transfer:
+        """Whole documents out of the store and into it."""
+        return self._store
+
+    def collection(self, name: str, *, create: bool = False) -> Collection:
+        """One collection; `create` makes a missing one."""
+        if create:
+            _ensure(self._store, name, self.fingerprint, self.dim)
+        return self._store.collection(name)
+
     def build(self, collection: str, *, force: bool = False) -> Build | None:
         """The collection's next index; None when it is indexed so already."""
-        return self._store.rebuild(collection, self.fingerprint, self._dim, force=force)
+        return self._store.rebuild(collection, self.fingerprint, self.dim, force=force)
 
     def is_begun(self, collection: str) -> bool:
         """Whether an earlier run left something to go on with."""

@@ -6,7 +6,7 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 
 from __future__ import annotations
 
-from ragdock.ports.keeping import Build, Keeper, StoreCopy
+from ragdock.ports.keeping import Build, Keeper, StoreCopy, Transfer
 from ragdock.ports.models import Embedder, Fetcher, Generator, Parser
 from ragdock.ports.operation import Answers, AuditLog, Cache, KeyStore, Metrics, RateLimiter
 from ragdock.ports.store import Reader, Spool, Store
@@ -28,4 +28,5 @@ __all__ = [
     "Spool",
     "Store",
     "StoreCopy",
+    "Transfer",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ragdock.types import (
     Chunk,
+    Content,
     Document,
     Member,
     ParsedDocument,
@@ -18,7 +19,7 @@ from ragdock.types import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Build", "Keeper", "StoreCopy"]
+__all__ = ["Build", "Keeper", "StoreCopy", "Transfer"]
 
 
 class Build(Protocol):
@@ -73,6 +74,18 @@ class Build(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
+        ...
+
+
+class Transfer(Protocol):
+    """Whole documents out of a store and into one, past the ledger's queue."""
+
+    def exported(self, collection: str) -> Iterator[tuple[Document, Iterator[Content]]]:
+        """Each document with its parts, to be read before the next document is asked for."""
+        ...
+
+    def imported(self, collection: str, document: Document, contents: Iterator[Content]) -> bool:
+        """Put a document in place of its earlier version; False when it is there as it is."""
         ...
 
 

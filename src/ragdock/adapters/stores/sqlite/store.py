@@ -39,6 +39,7 @@ from ragdock.adapters.stores.sqlite.peek import Peeker
 from ragdock.adapters.stores.sqlite.purging import Purger
 from ragdock.adapters.stores.sqlite.residence import Residence
 from ragdock.adapters.stores.sqlite.texts import StoredPart, text_pieces, to_document
+from ragdock.adapters.stores.sqlite.transfer import exported, imported
 from ragdock.errors import (
     ConfigurationError,
     ConflictError,
@@ -51,6 +52,7 @@ from ragdock.ports import Reader, Spool
 from ragdock.types import (
     Chunk,
     Collection,
+    Content,
     Document,
     Job,
     JobStage,
@@ -539,6 +541,20 @@ class SqliteStore:
             self._next_sweep = time.monotonic() + SWEEP_INDEXES_SECONDS
             self.remove_former()
         return self._purger.run(limit)
+
+    # Whole documents
+
+    def exported(self, collection: str) -> Iterator[tuple[Document, Iterator[Content]]]:
+        """Each document with its parts."""
+        place = self._current(collection)
+        with self._using(place) as file:
+            yield from exported(file, place.dim)
+
+    def imported(self, collection: str, document: Document, contents: Iterator[Content]) -> bool:
+        """Put a document in place of its earlier version."""
+        place = self._current(collection)
+        with self._using(place) as file:
+            return imported(file, self._catalogue, place.id, document, contents)
 
     # Reindexing
 
