@@ -44,7 +44,7 @@ def export(
 def export_from(reindexing: Reindexing, collection: str, file: str) -> int:
     """Write the file; how many documents it were."""
     from ragdock.ops.backup import appearing
-    from ragdock.ops.transfer import export_collection
+    from ragdock.services.transfer import export_collection
 
     found = reindexing.collection(collection)
     with ExitStack() as stack:
@@ -79,7 +79,7 @@ def import_(
 
 def import_into(reindexing: Reindexing, file: str, collection: str | None) -> dict[str, int]:
     """Read the file; what came of it."""
-    from ragdock.ops.transfer import import_collection, read_header
+    from ragdock.services.transfer import import_collection, read_header
 
     with opened(file) as raw, progress("import", 1) as bar:
         stream = raw
