@@ -150,8 +150,8 @@ def _event_of(step: StreamEvent, head: dict[str, Any], start: float) -> bytes:
 
 
 def _event(name: str, data: str) -> bytes:
-    # JSON holds no raw line breaks, so one data line is enough. Some clients (Python's `splitlines`)
-    # also end lines at these three, which then a document could use to begin an event of its own.
+    # JSON holds no raw line breaks, so one data line is enough. Some clients (`splitlines`) also
+    # end lines at these three, which a document could use to begin an event of its own.
     return f"event: {name}\ndata: {data.translate(_LINE_ENDS)}\n\n".encode()
 
 
