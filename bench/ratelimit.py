@@ -4,8 +4,8 @@
     PYTHONPATH=src:tests python bench/ratelimit.py [--requests 10000] [--rate 3000] [--kill]
 
 Each client is a process with a connection to each server in turn. Right is what one limiter would
-have said to the same requests: a minute's at once, and then the rate. The run fails when it
-is more than 1 % from that, when a refusal has no `Retry-After`, or when anything but 200 and 429 was
+have said to the same requests: a minute's at once, and then the rate. The run fails when it is more
+than 1 % from that, when a refusal has no `Retry-After`, or when anything but 200 and 429 was
 answered. With `--kill` Redis is killed half way: then each server goes on alone from what it knew,
 so what comes after is bounded by twice the rate.
 """
