@@ -1,6 +1,6 @@
 # `make serve` and `make test` need Python 3.11+, make and a C library; the rest says what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format image up down bench eval test-llm test-container lock clean
+.PHONY: help serve test check format image up down bench eval test-llm test-container test-bounded bounded lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -78,6 +78,16 @@ test-llm: $(VENV)/.dev models/manifest.json requirements/llm.txt ## Run the test
 
 test-container: $(VENV)/.dev ## Run the container tests on a Docker Engine of their own (root, apt)
 	@PYTHON=$(VENV)/bin/python scripts/test-container.sh
+
+test-bounded: $(VENV)/.dev ## Ingest 200 MB and 5,000 pages in a container of 512 MB (minutes)
+	@PYTHON=$(VENV)/bin/python scripts/test-container.sh -m slow tests/container/test_bounded.py
+
+bounded: $(VENV)/.dev ## The same with MiniLM in the container (hours)
+	@RAGDOCK_BOUNDED_TEXT_MB=200 RAGDOCK_BOUNDED_PAGES=5000 PYTHON=$(VENV)/bin/python \
+	    scripts/test-container.sh -m slow -k real_model tests/container/test_bounded.py
+
+chaos: $(VENV)/.dev ## 2,000 documents under 200 kills, a full disk, a jumping clock; prints counts
+	$(VENV)/bin/python bench/chaos.py
 
 bench: $(VENV)/.dev models/manifest.json ## Measure speed beside its floors and ceilings
 	@$(RUN) bench.run

@@ -17,9 +17,16 @@ _NAMES = {"ENVIRONMENT", "PORT", "RAGDOCK_API_KEY", "RAGDOCK_KEY_FILE"}
 # In CI a test that skips for another reason is a failure: nobody reads the skips of a green run.
 _EXPECTED_SKIPS = (
     "no wheel: set RAG_TEST_WHEEL",  # A second build of the model wants the 83 MB wheel at hand.
+    "this kernel closes only",  # Landlock and seccomp are the kernel's to have.
+    "no small disk: mounting a tmpfs needs root",
     "nothing answers at",  # The live half of tests_docker_sanity.py; the container tests run it.
 )
 _unexpected_skips: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many broken files of each format to try (tests/hostile)."""
+    parser.addoption("--mutants", type=int, default=90, help="broken files of each sample")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

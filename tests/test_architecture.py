@@ -30,10 +30,11 @@ ARROWS: dict[str, set[str]] = {
     "secret_files": {"errors"},
     "settings": {"errors", "secret_files"},
     "core": _CORE,
-    "ports": _CORE,
+    "ports": {"ports"} | _CORE,
     "adapters": {"adapters", "ports"} | _CORE,
     "services": {"services", "ports"} | _CORE,
-    "bootstrap": {"adapters", "services", "ports", "settings", "logs", "samples"} | _CORE,
+    "bootstrap": {"bootstrap", "adapters", "services", "ports", "settings", "logs", "samples"}
+    | _CORE,
     "api": {"api", "settings", "logs", "samples"} | _USE_CASES,
     "ops": {"ops", "settings", "logs", "samples"} | _USE_CASES,
     "cli": {"cli", "api", "ops", "adapters", "settings", "logs", "samples"} | _USE_CASES,
@@ -72,6 +73,7 @@ ENVIRONMENT_READERS = {
     "settings.py": "the only reader of settings",
     "secret_files.py": "the part of it that finds the files of secrets",
     "api/server.py": "hands the settings to its worker processes",
+    "cli/worker.py": "hands the settings to its processes",
     "cli/client.py": "a key is no option, because `ps` shows options, and no setting of a server",
     "adapters/metrics/prometheus.py": "PROMETHEUS_MULTIPROC_DIR is how prometheus_client is told",
     "cli/probe.py": "runs every few seconds, so it loads the standard library only",
@@ -223,7 +225,7 @@ def test_the_environment_is_read_in_settings_only() -> None:
 
 
 def test_the_exceptions_for_the_environment_read_what_they_are_excepted_for() -> None:
-    """Each of them reads its one variable, and the server only writes."""
+    """Each of them reads its one variable, and servers and workers only hand on."""
     read = {
         name: set(re.findall(r"environ(?:\.get\(|\[)['\"]([A-Z_]+)", (SOURCE / name).read_text()))
         for name in ENVIRONMENT_READERS
@@ -231,7 +233,7 @@ def test_the_exceptions_for_the_environment_read_what_they_are_excepted_for() ->
     assert read["cli/probe.py"] == {"PORT"}
     assert read["cli/client.py"] == {"RAGDOCK_API_KEY"}
     assert read["adapters/metrics/prometheus.py"] == {"PROMETHEUS_MULTIPROC_DIR"}
-    assert read["api/server.py"] == set()
+    assert read["api/server.py"] == read["cli/worker.py"] == set()
 
 
 def test_the_probe_is_standard_library_only() -> None:

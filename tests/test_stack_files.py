@@ -21,12 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 WEB: dict[str, Any] = COMPOSE["services"]["web"]
 REDIS: dict[str, Any] = COMPOSE["services"]["redis"]
+WORKER: dict[str, Any] = COMPOSE["services"]["worker"]
 # The image and compose decide these inside the container; a user sets them outside of it.
 CONTAINER_DECIDES = {"RAG_HOST", "PORT", "RAG_DATA_DIR", "RAG_MODEL_DIR"}
 # Variables of docker-compose.yml that are no settings of ours.
 OF_COMPOSE = {
     "USER_ID", "GROUP_ID", "WEB_BIND", "WEB_PORT", "WEB_CPUS", "WEB_MEMORY", "WEB_IMAGE",
-    "BASE_IMAGE", "REDIS_IMAGE",
+    "BASE_IMAGE", "REDIS_IMAGE", "WORKER_PROCESSES", "WORKER_MEMORY", "WORKER_CPUS",
 }  # fmt: skip
 # Where the stack's defaults differ from the program's.
 IN_THE_STACK = {"ENVIRONMENT": "development", "REDIS_HOST": "redis"}
@@ -111,7 +112,7 @@ def test_redis_stays_below_its_limit() -> None:
     assert int(maxmemory) == 0.75 * int(REDIS["mem_limit"].removesuffix("m"))
 
 
-@pytest.mark.parametrize("service", [WEB, REDIS], ids=["web", "redis"])
+@pytest.mark.parametrize("service", [WEB, WORKER, REDIS], ids=["web", "worker", "redis"])
 def test_services_are_hardened(service: dict[str, Any]) -> None:
     """No capabilities, a read-only root, limits, rotated logs, a fixed user, no fixed name."""
     assert service["cap_drop"] == ["ALL"]
@@ -123,6 +124,19 @@ def test_services_are_hardened(service: dict[str, Any]) -> None:
     assert service["networks"] == ["rag-network"]
     # A fixed name would stop a second project and `--scale`.
     assert not {"container_name", "privileged", "cap_add", "network_mode", "pid"} & set(service)
+
+
+def test_the_worker_is_web_without_requests() -> None:
+    """It has web's image, user, data, settings and probe, its own command, and no open port."""
+    for name in ("image", "user", "volumes", "tmpfs", "healthcheck", "stop_grace_period"):
+        assert WORKER[name] == WEB[name]
+    assert WORKER["profiles"] == ["worker"]
+    assert "ports" not in WORKER
+    assert "--worker" in WORKER["command"]
+    # The probe asks the port that web has in its container.
+    assert WORKER["command"][-2:] == ["--port", WEB["environment"]["PORT"]]
+    different = {"RAG_WORKERS": "${WORKER_PROCESSES:-}", "RAG_INGEST": ""}
+    assert WORKER["environment"] == WEB["environment"] | different
 
 
 def test_compose_keeps_to_what_all_versions_read() -> None:

@@ -24,7 +24,7 @@ from pydantic_settings import (
 from ragdock.errors import ConfigurationError
 from ragdock.secret_files import SecretFiles, files_of_secrets
 
-__all__ = ["Settings", "cpu_quota"]
+__all__ = ["Settings", "cpu_quota", "memory_limit_mb"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
@@ -187,8 +187,12 @@ class Settings(BaseSettings):
     parse_timeout_seconds: Seconds = _env(
         "RAG_PARSE_TIMEOUT_SECONDS", 120.0, "Longest parse of one file."
     )
-    parse_memory_mb: int = _env(
-        "RAG_PARSE_MEMORY_MB", 1024, "Memory of the parser process.", ge=128, le=65536
+    parse_memory_mb: int | None = _env(
+        "RAG_PARSE_MEMORY_MB",
+        None,
+        "Memory of a parser process; half of the container's when unset, at most 1024.",
+        ge=128,
+        le=65536,
     )
     wait_timeout_seconds: Seconds = _env("RAG_WAIT_TIMEOUT_SECONDS", 60.0, "Longest `?wait=true`.")
     shutdown_seconds: Seconds = _env(
@@ -350,6 +354,19 @@ def _explain(cls: type[Settings], exc: ValidationError) -> str:
         help_text = (field.description if field else None) or ""
         lines.append(f"{variable}={value}: {error['msg']}. {help_text}".rstrip())
     return "\n".join(lines)
+
+
+def memory_limit_mb() -> int | None:
+    """What the cgroup (v1 or v2) lets this process have, in MiB; None when it sets no limit."""
+    for place in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = Path("/sys/fs/cgroup", place).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        # Version 1 says "no limit" by a number that no machine has.
+        if limit.isdigit() and int(limit) < 2**50:
+            return int(limit) // 2**20
+    return None
 
 
 def cpu_quota() -> int:

@@ -39,6 +39,7 @@ __all__ = [
     "JobKind",
     "JobStage",
     "JobState",
+    "KeptAnswer",
     "Member",
     "Metadata",
     "MetadataValue",
@@ -360,6 +361,16 @@ class Job:
     parent_id: int | None = None
     token: int = 0
     change: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """The first answer to a write with an idempotency key; `request` is the request's digest."""
+
+    request: str
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,11 @@ from harness import (
     copy_context,
     docker,
     inspect,
+    logs,
     run,
     upload,
     volumes_of,
+    wait_for,
 )
 
 DATA = ROOT / "tests/data"
@@ -195,6 +197,35 @@ def test_a_password_locks_redis_and_the_api_knows_it(
         name = stack.container("redis")
         without = docker("exec", "-e", "REDISCLI_AUTH=", name, "redis-cli", "ping")
         assert "NOAUTH" in without
+    finally:
+        stack.down("-v")
+
+
+def test_in_production_the_stack_wants_a_key(
+    image: str, compose_programs: None, tmp_path: Path
+) -> None:
+    """Without a key `web` ends and says how to make one; with the key so made it runs."""
+    stack = Stack(tmp_path / "keys", environment={"ENVIRONMENT": "production"})
+    try:
+        stack.compose("up", "-d", "--no-build", check=False)
+        web = stack.container("web")
+        wait_for("the refusal", lambda: "ragdock keys create" in logs(web) or None)
+        run_in = ("run", "--rm", "-T", "--no-deps", "web", "ragdock", "keys")
+        said = stack.compose(
+            *run_in, "create", "--name", "stack", "--rights", "read,write,admin", "--json"
+        )
+        key = json.loads(said[said.index("{") : said.rindex("}") + 1])["key"]
+        stack.up()
+        with stack.client() as client:
+            assert client.get("/health").json() == {"status": "ok"}
+            assert client.get("/v1/collections").status_code == 401
+            client.headers["Authorization"] = f"Bearer {key}"
+            upload(client, DATA / "guide.md")
+            assert ask(client, "What is the idle power of the device?")["grounded"]
+            assert client.get("/metrics").status_code == 200
+            stack.compose(*run_in, "revoke", "stack")
+            assert client.get("/v1/collections").status_code == 401
+        assert key not in logs(web)
     finally:
         stack.down("-v")
 

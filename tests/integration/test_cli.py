@@ -253,6 +253,29 @@ def test_jobs_tell_what_happened(run: Run, folder: Path, collection: str) -> Non
     assert len(run("jobs", "ls", "-c", collection, "--limit", "1")[1].splitlines()) == 2
 
 
+def test_jobs_are_followed_retried_cancelled_and_waited_for(
+    run: Run, folder: Path, collection: str, tmp_path: Path
+) -> None:
+    """`watch` ends with its job, `drain` with all of them; what can't be done is an error."""
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 but not really")
+    run("ingest", str(tmp_path / "broken.pdf"), "-c", collection)
+    run("ingest", str(folder), "-c", collection)
+    assert run("jobs", "drain", "-c", collection)[:2] == (0, "Nothing is unfinished.\n")
+    failed = loaded(run("jobs", "ls", "-c", collection, "--status", "failed", "--json"))["jobs"]
+    done = loaded(run("jobs", "ls", "-c", collection, "--status", "done", "--json"))["jobs"]
+    code, out, _ = run("jobs", "watch", done[0]["id"])
+    assert (code, out.split("\t")[:3]) == (0, [done[0]["id"], done[0]["document_id"], "done"])
+    code, out, _ = run("jobs", "watch", failed[0]["id"], "--json")
+    assert code == 1
+    assert '"status": "failed"' in out
+    _, out, _ = run("jobs", "retry", "--all-failed", "-c", collection)
+    assert f"Will be done again: {failed[0]['id']}.\n" in out
+    code, _, err = run("jobs", "cancel", done[0]["id"])
+    assert code == 1
+    assert "there is nothing left to cancel" in err
+    assert run("jobs", "retry")[0] == 1
+
+
 def test_errors_of_the_server_are_told(run: Run, folder: Path) -> None:
     """A missing collection, a taken name and a broken filter are exit 1 with the reason."""
     code, _, err = run("search", "x", "-c", "nowhere")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from ragdock.core.keys import document_id_of
-from ragdock.services import intake
+from ragdock.services import ingest, intake
 from ragdock.services.intake import Intake
-from ragdock.types import Upload
+from ragdock.types import Upload, Vectors
+from support.embedders import HashEmbedder
 from support.serving import serving, until
 from support.web import assert_problem
 
@@ -202,3 +204,32 @@ def test_large_json_is_refused(tmp_path: Path) -> None:
         headers = {"Content-Type": "application/json"}
         response = client.post("/v1/documents", content=body, headers=headers)
         assert_problem(response, 413, "too_large", says="multipart/form-data")
+
+
+class Held(HashEmbedder):
+    """Embeds no text of herons until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+
+    def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
+        if not urgent and any("heron" in text for text in texts):
+            self.may.wait(60)
+        return super().embed(texts, urgent=urgent)
+
+
+def test_large_files_hold_up_no_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many large files wait, a small one is searchable soon."""
+    monkeypatch.setattr(ingest, "LARGE_BYTES", 100_000)
+    embedder = Held()
+    with serving(tmp_path / "data", embedder=embedder, ingest=True) as client:
+        files = [("file", (f"{n}.txt", LARGE[: 200_000 + n * 40])) for n in range(6)]
+        client.post("/v1/documents", files=files).raise_for_status()
+        small = [("file", ("small.txt", b"A kestrel hovers."))]
+        response = client.post("/v1/documents?wait=true", files=small)
+        assert response.json()["documents"][0]["status"] == "done"
+        listed = client.get("/v1/jobs").json()["jobs"]
+        assert sum(job["status"] != "done" for job in listed) == 6
+        embedder.may.set()
+        until(lambda: all(job["status"] == "done" for job in client.get("/v1/jobs").json()["jobs"]))

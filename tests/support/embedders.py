@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from ragdock.types import Vectors
 
 __all__ = ["HashEmbedder"]
 
-MAX_REMEMBERED = 100_000
 _WORD = re.compile(r"\w+")
 
 
@@ -29,7 +29,6 @@ class HashEmbedder:
     def __init__(self, dim: int = 64) -> None:
         self._dim = dim
         self._closed = False
-        self._directions: dict[str, Vectors] = {}
         self.calls = 0
         self.texts = 0
 
@@ -59,7 +58,7 @@ class HashEmbedder:
             words = _WORD.findall(text.casefold())[: self.max_tokens]
             # Sorted, so that the sum and its rounding do not depend on the order of the words.
             for word in sorted(set(words)) or [""]:
-                row += self._direction(word)
+                row += _direction(word, self._dim)
             row /= np.linalg.norm(row)
         return rows
 
@@ -80,13 +79,9 @@ class HashEmbedder:
         """Refuse all further work."""
         self._closed = True
 
-    def _direction(self, word: str) -> Vectors:
-        known = self._directions.get(word)
-        if known is not None:
-            return known
-        seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
-        direction = np.random.default_rng(seed).standard_normal(self._dim)
-        known = (direction / np.linalg.norm(direction)).astype(np.float32)
-        if len(self._directions) < MAX_REMEMBERED:
-            self._directions[word] = known
-        return known
+
+@functools.lru_cache(maxsize=50_000)
+def _direction(word: str, dim: int) -> Vectors:
+    seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+    direction = np.random.default_rng(seed).standard_normal(dim)
+    return (direction / np.linalg.norm(direction)).astype(np.float32)

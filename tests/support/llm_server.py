@@ -50,6 +50,7 @@ MODELS = {
     "not_given_citation": "cites source 1 and a source 9 that was not given",
     "no_citation": "like ok, without a marker",
     "dont_know": "says that it doesn't know",
+    "obedient": "says exactly what a source orders between SAY<< and >>",
     "injected": "obeys whatever a source orders, or says SAFE when none does",
 }
 
@@ -127,6 +128,9 @@ def answer_text(model: str, body: dict[str, Any]) -> str:
         return f"{sentence} [1] The moon is made of cheese [9]."
     if model == "no_citation":
         return sentence
+    if model == "obedient":
+        order = re.search(r"SAY<<(.*?)>>", "\n".join(s["text"] for s in given), re.DOTALL)
+        return order[1] if order else sentence
     if model == "injected":
         orders = [s for s in given if "ignore previous instructions" in s["text"].lower()]
         return "HACKED as source [9] says." if orders else "SAFE."

@@ -14,10 +14,12 @@ from starlette.middleware.cors import CORSMiddleware
 
 from ragdock import __version__
 from ragdock.api.addresses import parse_networks
+from ragdock.api.auditing import Auditor
 from ragdock.api.auth import SECURITY_SCHEMES, Authentication, require_declared
 from ragdock.api.feed import Feed
 from ragdock.api.gate import Gate
 from ragdock.api.headers import SecurityHeaders, cors_options, parse_origins
+from ragdock.api.idempotency import Idempotency
 from ragdock.api.limiting import UNLIMITED_PATHS, KeyRate, RateGate
 from ragdock.api.middleware import Envelope
 from ragdock.api.problems import install_problem_handlers, problem_responses
@@ -44,6 +46,8 @@ __all__ = ["create_app"]
 
 HEALTH_PLACES = 4
 RATE_PLACES = 4
+AUDIT_PLACES = 1
+AUDIT_WAITING = 10_000
 TITLE = "ragdock"
 OPENAPI_URL = "/openapi.json"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -82,6 +86,13 @@ def create_app(
             rate_gate = Gate(RATE_PLACES, settings.max_waiting, services.metrics)
             stack.callback(rate_gate.close)
             app.state.rates = RateGate(services.limits, rate_gate, trusted)
+            audit_gate = Gate(AUDIT_PLACES, AUDIT_WAITING, services.metrics)
+            stack.callback(audit_gate.close)
+            app.state.auditor = (
+                None
+                if settings.audit == "off"
+                else Auditor(services.audit, audit_gate, services.metrics)
+            )
             app.state.fetch_gate = Gate(
                 urls.FETCHES_AT_ONCE, settings.max_waiting, services.metrics
             )
@@ -123,6 +134,7 @@ def create_app(
         app.router.routes.extend(router.routes)
     install_problem_handlers(app, [route for router in routers for route in router.routes])
     # The last one added is the first to see a request. A key has to be known to be limited.
+    app.add_middleware(Idempotency)
     app.add_middleware(KeyRate)
     app.add_middleware(Authentication)
     app.add_middleware(

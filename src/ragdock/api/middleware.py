@@ -226,7 +226,14 @@ class _Exchange:
                 # What is still to come of the body belongs to no request that could follow.
                 headers.append(_CLOSE)
             message["headers"] = headers
+            await self._audit()
         await self._send(message)
+
+    async def _audit(self) -> None:
+        state = self.scope["app"].state
+        if state.auditor is not None:
+            address = state.rates.address(self.scope)
+            await state.auditor.answered(self.scope, address, self.status)
 
     async def receive(self) -> Message:
         """The next message; refused once there are too many bytes, or they come too slowly."""

@@ -21,7 +21,7 @@ from ragdock.api.fields import (
 )
 from ragdock.core.ids import PublicIds
 from ragdock.errors import FetchError
-from ragdock.types import Collection, Document, Job, JobStage, JobState
+from ragdock.types import Collection, Document, Job, JobState
 
 __all__ = [
     "Accepted",
@@ -33,21 +33,20 @@ __all__ = [
     "CollectionRequest",
     "DocumentBody",
     "DocumentList",
+    "ErrorBody",
     "FetchedDocument",
     "FetchedList",
     "HealthBody",
-    "JobBody",
-    "JobList",
+    "Out",
     "Problem",
     "SearchRequest",
     "SearchResult",
     "TextDocument",
     "TextDocuments",
     "UrlsRequest",
-    "change_id",
-    "change_number",
+    "error_of",
     "job_id",
-    "job_number",
+    "rfc3339",
 ]
 
 
@@ -55,18 +54,20 @@ class _In(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Out(BaseModel):
+class Out(BaseModel):
+    """What is answered: complete, and nothing else."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class FieldError(_Out):
+class FieldError(Out):
     """What is wrong with one field."""
 
     field: str
     message: str
 
 
-class Problem(_Out):
+class Problem(Out):
     """RFC 9457 problem details."""
 
     type: str
@@ -84,13 +85,13 @@ class CollectionRequest(_In):
     name: Name
 
 
-class ReindexBody(_Out):
+class ReindexBody(Out):
     """Another index that is being built beside the one that is searched."""
 
     percent: int
 
 
-class CollectionBody(_Out):
+class CollectionBody(Out):
     """A collection; `reindex` is there while it is indexed anew."""
 
     name: str
@@ -110,14 +111,14 @@ class CollectionBody(_Out):
             n_chunks=collection.n_chunks,
             generation=collection.generation,
             fingerprint=collection.fingerprint,
-            created_at=_rfc3339(collection.created_at),
+            created_at=rfc3339(collection.created_at),
             reindex=None
             if collection.reindex_percent is None
             else ReindexBody(percent=collection.reindex_percent),
         )
 
 
-class CollectionList(_Out):
+class CollectionList(Out):
     """All collections."""
 
     collections: list[CollectionBody]
@@ -147,14 +148,14 @@ class TextDocuments(_In):
     collection: Name | None = None
 
 
-class ErrorBody(_Out):
+class ErrorBody(Out):
     """Why a document failed."""
 
     code: str
     message: str
 
 
-class Accepted(_Out):
+class Accepted(Out):
     """A document that was accepted, and where its processing stands."""
 
     id: str
@@ -173,11 +174,11 @@ class Accepted(_Out):
             status=job.state,
             job_id=job_id(ids, job.id),
             outcome=job.outcome,
-            error=_error_of(job),
+            error=error_of(job),
         )
 
 
-class AcceptedList(_Out):
+class AcceptedList(Out):
     """The documents of one request, in its order."""
 
     documents: list[Accepted]
@@ -192,7 +193,7 @@ class UrlsRequest(_In):
     wait: bool = False
 
 
-class FetchedDocument(_Out):
+class FetchedDocument(Out):
     """A URL, and the document that it became; one that can't be fetched has no id and no job."""
 
     url: str
@@ -222,13 +223,13 @@ class FetchedDocument(_Out):
         )
 
 
-class FetchedList(_Out):
+class FetchedList(Out):
     """The URLs of one request, in its order, each once."""
 
     documents: list[FetchedDocument]
 
 
-class DocumentBody(_Out):
+class DocumentBody(Out):
     """A document; `status` is its newest job's, counts are those of the searchable version.
 
     `version` is the id of the job that wrote the searchable version.
@@ -262,7 +263,7 @@ class DocumentBody(_Out):
             media_type=document.media_type,
             title=document.title,
             status=job.state if job else JobState.DONE,
-            error=_error_of(job) if job else None,
+            error=error_of(job) if job else None,
             size_bytes=document.size_bytes,
             sha256=document.sha256,
             version=job_id(ids, document.version),
@@ -270,8 +271,8 @@ class DocumentBody(_Out):
             n_chunks=document.n_chunks,
             n_pages=document.n_pages,
             metadata=document.metadata,
-            created_at=_rfc3339(document.created_at),
-            updated_at=_rfc3339(document.updated_at),
+            created_at=rfc3339(document.created_at),
+            updated_at=rfc3339(document.updated_at),
             job_id=job_id(ids, job.id if job else document.version),
         )
 
@@ -285,7 +286,7 @@ class DocumentBody(_Out):
             media_type=job.media_type,
             title="",
             status=job.state,
-            error=_error_of(job),
+            error=error_of(job),
             size_bytes=job.size_bytes,
             sha256=job.sha256,
             version=None,
@@ -293,71 +294,16 @@ class DocumentBody(_Out):
             n_chunks=0,
             n_pages=0,
             metadata=job.metadata,
-            created_at=_rfc3339(job.created_at),
-            updated_at=_rfc3339(job.updated_at),
+            created_at=rfc3339(job.created_at),
+            updated_at=rfc3339(job.updated_at),
             job_id=job_id(ids, job.id),
         )
 
 
-class DocumentList(_Out):
+class DocumentList(Out):
     """A page of documents; `next` is the `after` of the next page."""
 
     documents: list[DocumentBody]
-    next: str | None
-
-
-class JobBody(_Out):
-    """A row of the ledger.
-
-    `stage` and `percent` tell how far a job in work is; `next_attempt_at` is set while it waits for
-    its next attempt, and `error` then says why. `parent_id` is the job of the archive that the file
-    came in.
-    """
-
-    id: str
-    collection: str
-    document_id: str
-    kind: Literal["index", "delete"]
-    status: JobState
-    stage: JobStage | None
-    percent: int
-    outcome: str | None
-    filename: str
-    size_bytes: int
-    attempt: int
-    next_attempt_at: str | None
-    error: ErrorBody | None
-    parent_id: str | None
-    created_at: str
-    updated_at: str
-
-    @classmethod
-    def of(cls, job: Job, ids: PublicIds) -> JobBody:
-        """The body of a job."""
-        return cls(
-            id=job_id(ids, job.id),
-            collection=job.collection,
-            document_id=job.document_id,
-            kind=job.kind.value,
-            status=job.state,
-            stage=job.stage,
-            percent=job.percent,
-            outcome=job.outcome,
-            filename=job.filename,
-            size_bytes=job.size_bytes,
-            attempt=job.attempt,
-            next_attempt_at=_rfc3339(job.next_attempt_at) if job.next_attempt_at else None,
-            error=_error_of(job),
-            parent_id=job_id(ids, job.parent_id) if job.parent_id else None,
-            created_at=_rfc3339(job.created_at),
-            updated_at=_rfc3339(job.updated_at),
-        )
-
-
-class JobList(_Out):
-    """A page of jobs; `next` is the `before` of the next page."""
-
-    jobs: list[JobBody]
     next: str | None
 
 
@@ -381,7 +327,7 @@ class AskRequest(_In):
     stream: bool = False
 
 
-class Scores(_Out):
+class Scores(Out):
     """BM25, cosine and the fused score that ranks; null: not found by that side."""
 
     lexical: float | None
@@ -389,7 +335,7 @@ class Scores(_Out):
     fused: float
 
 
-class HitBody(_Out):
+class HitBody(Out):
     """A passage: `text` is the document's text from `start` to `end`."""
 
     document_id: str
@@ -403,7 +349,7 @@ class HitBody(_Out):
     scores: Scores
 
 
-class SearchResult(_Out):
+class SearchResult(Out):
     """Passages, best first."""
 
     query: str
@@ -414,7 +360,7 @@ class SearchResult(_Out):
     timings_ms: dict[str, float]
 
 
-class CitationBody(_Out):
+class CitationBody(Out):
     """Evidence: `quote` is the document's text from `start` to `end`."""
 
     marker: int
@@ -427,7 +373,7 @@ class CitationBody(_Out):
     score: float
 
 
-class AskAnswer(_Out):
+class AskAnswer(Out):
     """An answer with [n] markers and the citations they name."""
 
     question: str
@@ -441,7 +387,7 @@ class AskAnswer(_Out):
     timings_ms: dict[str, float]
 
 
-class DependencyBody(_Out):
+class DependencyBody(Out):
     """One dependency's last check."""
 
     name: str
@@ -451,7 +397,7 @@ class DependencyBody(_Out):
     detail: str | None
 
 
-class HealthBody(_Out):
+class HealthBody(Out):
     """Whether the server can serve, and how its dependencies are."""
 
     status: Literal["ok", "degraded", "unavailable"]
@@ -462,37 +408,24 @@ class HealthBody(_Out):
     queue: dict[str, int]
 
 
-class StatusBody(_Out):
+class StatusBody(Out):
     """One word."""
 
     status: str
 
 
-def _error_of(job: Job) -> ErrorBody | None:
+def error_of(job: Job) -> ErrorBody | None:
+    """Why it failed, or waits."""
     if job.error_code is None:
         return None
     return ErrorBody(code=job.error_code, message=job.error or "")
 
 
-def _rfc3339(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
+    """A time as RFC 3339 has it, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def job_id(ids: PublicIds, number: int) -> str:
     """A job's number as callers see it."""
     return ids.encode("job", number)
-
-
-def job_number(ids: PublicIds, text: str) -> int | None:
-    """The number behind a job's id; None for what is no id of this server."""
-    return ids.decode("job", text)
-
-
-def change_id(ids: PublicIds, number: int) -> str:
-    """A change's number as the id of an event."""
-    return ids.encode("change", number)
-
-
-def change_number(ids: PublicIds, text: str) -> int | None:
-    """The number behind an event's id."""
-    return ids.decode("change", text)

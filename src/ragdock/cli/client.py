@@ -31,6 +31,7 @@ key_file: ContextVar[Path | None] = ContextVar("key_file", default=None)
 
 JSON: Final = "application/json"
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
+FOLLOW_ATTEMPTS: Final = 5
 _BUSY: Final = frozenset({429, 503})
 
 
@@ -132,6 +133,41 @@ class Api:
                 if event.event == "error":
                     raise _problem_error(data, response.status_code)
                 yield event.event, data
+
+    def follow(
+        self, route: str, params: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """GET server-sent events and yield their data, across lost connections, until they end.
+
+        A stream that the server ended by itself is over; one that broke is resumed where it was.
+        """
+        import httpx2
+
+        last: str | None = None
+        failures = 0
+        while True:
+            headers = {"last-event-id": last} if last else {}
+            try:
+                with (
+                    self._translated(),
+                    self._connection().stream(
+                        "GET", route, params=_given(params), headers=headers
+                    ) as response,
+                ):
+                    if response.is_error:
+                        response.read()
+                        raise _problem(response)
+                    for event in (
+                        httpx2.EventSource(response) if response.status_code == 200 else ()
+                    ):
+                        last, failures = event.id or last, 0
+                        yield json.loads(event.data)
+                return
+            except UnavailableError:
+                failures += 1
+                if failures > FOLLOW_ATTEMPTS:
+                    raise
+                time.sleep(failures)
 
     def _checked(self, method: str, route: str, **options: Any) -> httpx2.Response:
         deadline = time.monotonic() + self._patience_seconds

@@ -1,48 +1,45 @@
-"""`collections`, `documents` and `jobs`: what a server holds."""
+"""`collections` and `documents`: what a server holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from ragdock.cli.client import Api, path
-from ragdock.cli.options import DEFAULT_URL, Collection, JsonOutput, OptionalCollection, Url
+from ragdock.cli.options import DEFAULT_URL, Collection, JsonOutput, Url
 from ragdock.cli.output import emit, emit_json, emit_table, emit_text, note
 from ragdock.errors import RagdockError
 
-__all__ = ["register"]
+__all__ = ["Limit", "group", "register", "say_there_is_more", "show"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The document's id.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The documents' ids.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")]
-Status = Literal["pending", "processing", "done", "failed", "cancelled"]
 
 PAGE_SIZE = 100
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's groups of commands."""
-    collections = _group(app, "collections", "List, create and drop collections.")
+    collections = group(app, "collections", "List, create and drop collections.")
     collections.command("ls")(list_collections)
     collections.command("create")(create_collection)
     collections.command("drop")(drop_collection)
-    documents = _group(app, "documents", "List, show and remove documents.")
+    documents = group(app, "documents", "List, show and remove documents.")
     documents.command("ls")(list_documents)
     documents.command("show")(show_document)
     documents.command("text")(show_text)
     documents.command("rm")(remove_documents)
-    jobs = _group(app, "jobs", "List and show accepted work.")
-    jobs.command("ls")(list_jobs)
-    jobs.command("show")(show_job)
 
 
-def _group(app: typer.Typer, name: str, help_text: str) -> typer.Typer:
-    group = typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None)
-    app.add_typer(group, name=name)
-    return group
+def group(app: typer.Typer, name: str, help_text: str) -> typer.Typer:
+    """A group of commands under a name."""
+    made = typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(made, name=name)
+    return made
 
 
 def list_collections(url: Url = DEFAULT_URL, json_output: JsonOutput = False) -> None:
@@ -114,7 +111,7 @@ def list_documents(
     columns = ("id", "filename", "status", "chunks#", "pages#", "bytes#", "updated")
     keys = ("id", "filename", "status", "n_chunks", "n_pages", "size_bytes", "updated_at")
     emit_table(columns, [[item.get(key) for key in keys] for item in documents])
-    _say_there_is_more(params["after"], "--after")
+    say_there_is_more(params["after"], "--after")
 
 
 def show_document(
@@ -126,7 +123,7 @@ def show_document(
     """Show one document."""
     with Api(url) as api:
         found = api.get(path("documents", document_id), {"collection": collection})
-    _show(found, json_output=json_output)
+    show(found, json_output=json_output)
 
 
 def show_text(document_id: Id, collection: Collection = "default", url: Url = DEFAULT_URL) -> None:
@@ -155,58 +152,8 @@ def remove_documents(
         raise typer.Exit(1)
 
 
-def list_jobs(
-    collection: OptionalCollection = None,
-    status: Annotated[Status | None, typer.Option(help="Only jobs that stand so.")] = None,
-    before: Annotated[str | None, typer.Option(help="Only jobs below this id.")] = None,
-    limit: Limit = 20,
-    url: Url = DEFAULT_URL,
-    json_output: JsonOutput = False,
-) -> None:
-    """List accepted work, newest first."""
-    jobs: list[dict[str, Any]] = []
-    params: dict[str, Any] = {"collection": collection, "status": status, "before": before}
-    with Api(url) as api:
-        while len(jobs) < limit:
-            params["limit"] = min(PAGE_SIZE, limit - len(jobs))
-            page = api.get(path("jobs"), params)
-            jobs += page["jobs"]
-            params["before"] = page["next"]
-            if page["next"] is None:
-                break
-    if json_output:
-        emit_json({"jobs": jobs, "next": params["before"]})
-        return
-    columns = ("id", "document", "file", "status", "outcome", "tries#", "error", "updated")
-    rows = [
-        (
-            job["id"],
-            job["document_id"],
-            job["filename"],
-            job["status"],
-            job["outcome"],
-            job["attempt"],
-            (job["error"] or {}).get("message"),
-            job["updated_at"],
-        )
-        for job in jobs
-    ]
-    emit_table(columns, rows)
-    _say_there_is_more(params["before"], "--before")
-
-
-def show_job(
-    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
-    url: Url = DEFAULT_URL,
-    json_output: JsonOutput = False,
-) -> None:
-    """Show one job."""
-    with Api(url) as api:
-        found = api.get(path("jobs", job_id))
-    _show(found, json_output=json_output)
-
-
-def _show(found: Mapping[str, Any], *, json_output: bool) -> None:
+def show(found: Mapping[str, Any], *, json_output: bool) -> None:
+    """Print one thing, field by field."""
     if json_output:
         emit_json(found)
         return
@@ -223,6 +170,7 @@ def _flat(found: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, obj
     return rows
 
 
-def _say_there_is_more(following: object, option: str) -> None:
+def say_there_is_more(following: object, option: str) -> None:
+    """Tell how to get the next page, if there is one."""
     if following is not None:
         note(f"There are more: {option} {following}")

@@ -216,6 +216,8 @@ def _wait(api: Api, run: _Run, bar: Progress) -> None:
         finished = 0
         for record in waiting[:POLL_WINDOW]:
             job = api.get(path("jobs", str(record["job_id"])))
+            if job.get("stage"):
+                bar.describe(f"{record['filename']}: {job['stage']} {job['percent']} %")
             if job["status"] not in _UNFINISHED:
                 finished += 1
                 bar.advance()

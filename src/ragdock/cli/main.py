@@ -14,8 +14,10 @@ import typer
 
 from ragdock import __version__
 from ragdock.cli import (
+    audit,
     documents,
     ingest,
+    jobs,
     keeping,
     keys,
     query,
@@ -62,7 +64,9 @@ worker.register(app)
 ingest.register(app)
 query.register(app)
 documents.register(app)
+jobs.register(app)
 keys.register(app)
+audit.register(app)
 keeping.register(app)
 reindex.register(app)
 transfer.register(app)

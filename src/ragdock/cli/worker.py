@@ -136,6 +136,9 @@ class _Fleet:
     """The children of a supervisor."""
 
     def __init__(self, settings: Settings, metrics_directory: str) -> None:
+        from ragdock.bootstrap import open_fleet_metrics
+
+        self._metrics = open_fleet_metrics(metrics_directory)
         self._n_processes = settings.workers
         self._patience_seconds = settings.shutdown_seconds
         self._environment = {
@@ -148,12 +151,9 @@ class _Fleet:
 
     def keep_up(self) -> None:
         """Start what is missing; raises `ConfigurationError` when they can't run at all."""
-        from prometheus_client import multiprocess
-
         for child in [child for child in self._children if child.poll() is not None]:
             self._children.remove(child)
-            directory = self._environment["PROMETHEUS_MULTIPROC_DIR"]
-            multiprocess.mark_process_dead(child.pid, directory)  # type: ignore[no-untyped-call]
+            self._metrics.forget(child.pid)
             if child.returncode == HOPELESS_EXIT:
                 raise ConfigurationError("A worker process can't run; its message says why.")
             log.warning("a worker process ended", extra={"exit_code": child.returncode})
@@ -186,13 +186,7 @@ class _Fleet:
 
     def metrics(self) -> bytes:
         """The counters of all of them together."""
-        from prometheus_client import CollectorRegistry, generate_latest, multiprocess
-
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(  # type: ignore[no-untyped-call]
-            registry, self._environment["PROMETHEUS_MULTIPROC_DIR"]
-        )
-        return generate_latest(registry)
+        return self._metrics.render()
 
 
 def _supervise(settings: Settings, port: int | None) -> None:

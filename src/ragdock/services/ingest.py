@@ -33,6 +33,11 @@ IDLE_SECONDS: Final = 0.5
 PURGE_CHUNKS: Final = 1_024
 CHANGES_AT_ONCE: Final = 500
 UNSERVED_SECONDS: Final = 5.0
+LARGE_BYTES: Final = 4 * 2**20
+"""Larger uploads are worked on one after the other, beside the small ones: one can take an hour."""
+
+MAX_LARGE: Final = 64
+"""Large uploads that may be claimed at once, all but one of which wait."""
 FINISHED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 log = logging.getLogger(__name__)
@@ -72,6 +77,7 @@ class Ingester:
         self._withdrawn: set[int] = set()
         self._untold: dict[int, tuple[Job, _Failure]] = {}
         self._pool: DaemonPool | None = None
+        self._large_pool: DaemonPool | None = None
         self._thread: threading.Thread | None = None
 
     # Accepting
@@ -122,25 +128,27 @@ class Ingester:
     def start(self) -> None:
         """Start the worker."""
         self._pool = DaemonPool(self._n_slots, "ingest")
+        self._large_pool = DaemonPool(1, "ingest-large")
         self._thread = threading.Thread(
-            target=self._work, args=(self._pool,), name="ingest", daemon=True
+            target=self._work, args=(self._pool, self._large_pool), name="ingest", daemon=True
         )
         self._thread.start()
         threading.Thread(target=self._beat, name="ingest-heartbeat", daemon=True).start()
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """Finish what is nearly done, give the rest back to the ledger."""
-        if self._thread is None or self._pool is None:
+        if self._thread is None or self._pool is None or self._large_pool is None:
             return
         deadline = time.monotonic() + timeout_seconds
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout_seconds)
-        if not self._pool.close(max(0.0, deadline - time.monotonic())):
-            log.warning("documents still in work are given back")
+        for pool in (self._pool, self._large_pool):
+            if not pool.close(max(0.0, deadline - time.monotonic())):
+                log.warning("documents still in work are given back")
         with self._tolerating("releasing claims"):
             self._store.release(self._owner)
-        self._thread = self._pool = None
+        self._thread = self._pool = self._large_pool = None
 
     def drain(self, timeout_seconds: float) -> bool:
         """Wait until the ledger holds nothing unfinished; False when the time is over."""
@@ -158,28 +166,31 @@ class Ingester:
         if self._thread is None or not self._thread.is_alive():
             raise UnavailableError("The ingestion worker has ended; restart the server.")
 
-    def _work(self, pool: DaemonPool) -> None:
+    def _work(self, pool: DaemonPool, large_pool: DaemonPool) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
             claimed = 0
             with self._tolerating("claiming"):
-                claimed = self._claim(pool)
+                claimed = self._claim(pool, large_pool)
             if not claimed:
                 with self._tolerating("purging"):
                     self._store.purge(PURGE_CHUNKS)
                 self._wake.wait(IDLE_SECONDS)
 
-    def _claim(self, pool: DaemonPool) -> int:
+    def _claim(self, pool: DaemonPool, large_pool: DaemonPool) -> int:
         # A few more than run, so that a slot never waits for the next claim's transaction.
         with self._lock:
-            n_free = 2 * self._n_slots - len(self._running)
+            n_large = sum(job.size_bytes > LARGE_BYTES for job in self._running.values())
+            n_small = len(self._running) - n_large
+            n_free = 2 * self._n_slots - n_small - max(0, n_large - MAX_LARGE)
         if n_free <= self._n_slots // 2:
             return 0
         jobs = self._store.claim(self._owner, n_free, self._lease_seconds)
         for job in jobs:
             with self._lock:
                 self._running[job.token] = job
-            pool.submit(partial(self._process, job))
+            lane = large_pool if job.size_bytes > LARGE_BYTES else pool
+            lane.submit(partial(self._process, job))
         return len(jobs)
 
     # The heartbeat: a thread of its own, so that neither a slow claim nor a long document delays it

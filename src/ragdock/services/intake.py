@@ -33,9 +33,9 @@ class Intake:
         # What is larger than the queue by itself gets in when the queue is empty.
         if waiting and waiting + n_bytes > self._max_queue_mb * 2**20:
             self._metrics.count("refused", reason="queue_full")
+            # How much waits is no affair of a caller who may see but some of it.
             raise UnavailableError(
-                f"{waiting / 2**20:,.0f} MiB wait to be processed (RAG_MAX_QUEUE_MB is "
-                f"{self._max_queue_mb}); retry later.",
+                "Too much is waiting to be processed (RAG_MAX_QUEUE_MB); retry later.",
                 retry_after_seconds=10.0,
                 code="queue_full",
             )

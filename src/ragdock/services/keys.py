@@ -64,6 +64,8 @@ class Keys:
         self._n_at_start = len(known)
         has_keys = any(key.revoked_at is None for key in known)
         self._is_on = required or admin_key is not None or has_keys
+        # Made once for each key that was used: making one takes as long as checking it.
+        self._principals: dict[str, tuple[ApiKey, Principal]] = {}
         self._used: dict[str, float] = {}
         self._flushed: dict[str, float] = {}
         self._used_lock = threading.Lock()
@@ -92,10 +94,19 @@ class Keys:
         now = self._clock()
         if hmac.compare_digest(digest, key.hash) and key.is_valid(now):
             self._used[key.id] = now
-            return _principal(key)
+            return self._principal(key)
         if self._admin and hmac.compare_digest(hash_of(token), self._admin.hash):
-            return _principal(self._admin)
+            return self._principal(self._admin)
         return None
+
+    def _principal(self, key: ApiKey) -> Principal:
+        known = self._principals.get(key.id)
+        if known is None or known[0] is not key:
+            principal = Principal(
+                key.id, key.name, key.rights, key.collections, key.rate_per_minute
+            )
+            known = self._principals[key.id] = key, principal
+        return known[1]
 
     @property
     def is_on(self) -> bool:
@@ -203,10 +214,6 @@ class Keys:
             self._thread.join()
             self._try_flush()
         self._store.close()
-
-
-def _principal(key: ApiKey) -> Principal:
-    return Principal(key.id, key.name, key.rights, key.collections, key.rate_per_minute)
 
 
 def _check(

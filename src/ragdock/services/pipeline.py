@@ -24,8 +24,8 @@ from ragdock.types import Chunk, Job, JobStage, ParsedDocument, Vectors
 __all__ = ["Passages", "Pipeline", "embedded_text", "passages", "token_counter"]
 
 SAMPLE_CHARACTERS: Final = 4_000
-BATCH_CHUNKS: Final = 128
-BATCH_CHARACTERS: Final = 128 * 1024
+BATCH_CHUNKS: Final = 64
+BATCH_CHARACTERS: Final = 64 * 1024
 PROGRESS_SECONDS: Final = 1.0
 
 

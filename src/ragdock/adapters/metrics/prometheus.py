@@ -16,7 +16,7 @@ from prometheus_client import (
 
 from ragdock import __version__
 
-__all__ = ["METRICS", "PrometheusMetrics"]
+__all__ = ["METRICS", "FleetMetrics", "PrometheusMetrics"]
 
 _FAST: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SLOW: Final = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -190,3 +190,22 @@ class PrometheusMetrics:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+class FleetMetrics:
+    """The numbers of other processes, which keep them in files of a directory."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def render(self) -> bytes:
+        """The exposition text of all of them together."""
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(  # type: ignore[no-untyped-call]
+            registry, self._directory
+        )
+        return generate_latest(registry)
+
+    def forget(self, pid: int) -> None:
+        """A process ended: what it counted stays, its current values go."""
+        multiprocess.mark_process_dead(pid, self._directory)  # type: ignore[no-untyped-call]

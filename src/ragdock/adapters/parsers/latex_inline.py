@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 from ragdock.adapters.parsers.building import words
@@ -17,7 +18,7 @@ _TOKEN: Final = re.compile(
 _BRACE: Final = re.compile(r"\\.|[{}]", re.DOTALL)
 _OPTION: Final = re.compile(r"[ \t]*\[[^\[\]\n]{0,300}\]")
 _OPENS: Final = re.compile(r"\s*\{")
-_MAX_GROUP: Final = 50_000  # Characters of one argument.
+_BARE: Final = re.compile(r"\s*\\[a-zA-Z@]+")
 _TYPOGRAPHY: Final = {"--": "–", "---": "—", "``": "“", "''": "”"}
 _COMBINING: Final = {
     "`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", '"': "\u0308", "=": "\u0304",
@@ -90,15 +91,20 @@ _GROUPED: Final = re.compile(r"([_^])\{([^{}\s\\]{1,3})\}")
 
 def group_end(source: str, at: int) -> int:
     """The place after the group whose brace opens at `at`; `at + 1` if it never closes."""
-    depth = 0
-    for brace in _BRACE.finditer(source, at, at + _MAX_GROUP):
+    return _groups(source).get(at, at + 1)
+
+
+@lru_cache(maxsize=2)
+def _groups(source: str) -> dict[int, int]:
+    """Where each group ends, by its opening brace: found once, because braces may be many."""
+    ends: dict[int, int] = {}
+    opened: list[int] = []
+    for brace in _BRACE.finditer(source):
         if brace[0] == "{":
-            depth += 1
-        elif brace[0] == "}":
-            depth -= 1
-            if depth == 0:
-                return brace.end()
-    return at + 1
+            opened.append(brace.start())
+        elif brace[0] == "}" and opened:
+            ends[opened.pop()] = brace.end()
+    return ends
 
 
 def plain_inline(source: str) -> str:
@@ -169,7 +175,7 @@ def _skip_argument(source: str, at: int) -> int:
     opens = _OPENS.match(source, at)
     if opens:
         return group_end(source, opens.end() - 1)
-    bare = re.compile(r"\s*\\[a-zA-Z@]+").match(source, at)
+    bare = _BARE.match(source, at)
     return bare.end() if bare else at
 
 

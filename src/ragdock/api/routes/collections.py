@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import Response
+from fastapi import Request, Response
 
+from ragdock.api.auditing import about
 from ragdock.api.auth import guarded_router, requires
 from ragdock.api.deps import CollectionName, GateOf, ServicesOf
 from ragdock.api.problems import problem_responses
@@ -33,9 +34,10 @@ async def list_collections(services: ServicesOf, gate: GateOf) -> CollectionList
 )
 @requires(Right.WRITE)
 async def create_collection(
-    body: CollectionRequest, services: ServicesOf, gate: GateOf
+    request: Request, body: CollectionRequest, services: ServicesOf, gate: GateOf
 ) -> CollectionBody:
     """Make an empty collection."""
+    about(request, collection=body.name)
     created = await gate.run(
         services.store.create_collection, body.name, services.fingerprint, services.embedder.dim
     )

@@ -12,6 +12,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, TypeAdapter
 from starlette.responses import JSONResponse, StreamingResponse
 
+from ragdock.api.auditing import about
 from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_schema
 from ragdock.api.clock import request_clock
@@ -114,7 +115,7 @@ async def add_documents(
             body, uploads = await stack.enter_async_context(texts)
             collection = collection or body.collection
         _require_distinct(uploads, services.settings)
-        jobs = await _accept(services, gate, collection or DEFAULT_COLLECTION, uploads)
+        jobs = await _accept(request, services, gate, collection or DEFAULT_COLLECTION, uploads)
     return await _answer(request, services, gate, jobs, wait=wait)
 
 
@@ -140,7 +141,7 @@ async def replace_document(
     else:
         received = receive_replacement(request, services, gate, document_id)
     async with received as uploads:
-        jobs = await _accept(services, gate, collection, uploads)
+        jobs = await _accept(request, services, gate, collection, uploads)
     return await _answer(request, services, gate, jobs, wait=wait)
 
 
@@ -212,8 +213,13 @@ async def delete_document(
 
 
 async def _accept(
-    services: Services, gate: GateOf, collection: str, uploads: Sequence[Upload]
+    request: Request,
+    services: Services,
+    gate: GateOf,
+    collection: str,
+    uploads: Sequence[Upload],
 ) -> tuple[Job, ...]:
+    about(request, collection=collection, documents=[u.document_id for u in uploads])
     return await gate.run(services.ingester.submit, collection, uploads)
 
 

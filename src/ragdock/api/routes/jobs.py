@@ -15,8 +15,9 @@ from ragdock.api.deps import CollectionQuery, GateOf, ServicesOf
 from ragdock.api.feed import Feed, received
 from ragdock.api.fields import DOCUMENT_ID, NAME
 from ragdock.api.gate import Gate
+from ragdock.api.job_schemas import JobBody, JobList, change_id, change_number, job_number
 from ragdock.api.problems import problem_responses
-from ragdock.api.schemas import JobBody, JobList, change_id, change_number, job_id, job_number
+from ragdock.api.schemas import job_id
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services
 from ragdock.core.ids import PublicIds
 from ragdock.errors import NotFoundError, job_not_found

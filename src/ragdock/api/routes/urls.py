@@ -10,8 +10,10 @@ from typing import Annotated, Any, Final
 from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
+from ragdock.api.auditing import about
 from ragdock.api.auth import guarded_router, requires
 from ragdock.api.bodies import json_body, json_schema, parse_json
+from ragdock.api.clock import request_clock
 from ragdock.api.deps import CollectionQuery, GateOf, ServicesOf
 from ragdock.api.gate import Gate
 from ragdock.api.problems import problem, problem_responses
@@ -62,10 +64,17 @@ async def add_urls(
             "`ragdock ingest URL`.",
         )
     name = collection or body.collection or DEFAULT_COLLECTION
+    about(request, collection=name)
     # Before any byte is fetched: a wrong name is the caller's mistake, and fetching is work.
     await gate.run(services.store.collection, name)
     timeout_seconds = services.settings.fetch_timeout_seconds
-    batch = services.urls.batch(body.metadata, time.monotonic() + timeout_seconds)
+    clock = request_clock.get()
+    if clock is not None:
+        # Fetching has a deadline of its own, and ends when the client leaves.
+        clock.work(timeout_seconds)
+        clock.watch()
+    receipt = await gate.run(services.intake.open, 0)
+    batch = services.urls.batch(body.metadata, time.monotonic() + timeout_seconds, receipt)
     try:
         fetched = await _fetch(request.app.state.fetch_gate, batch, body.urls, timeout_seconds)
         # Two URLs can't share an id: it holds a digest of the URL.
@@ -74,7 +83,8 @@ async def add_urls(
             return _all_failed(fetched)
         jobs = await gate.run(services.ingester.submit, name, list(uploads.values()))
     finally:
-        batch.close()
+        # Also when the client has left, which cancels whatever is awaited here.
+        await asyncio.shield(asyncio.to_thread(batch.close))
     if wait or body.wait:
         jobs = await waited(request, services, gate, jobs)
     by_id = {job.document_id: job for job in jobs}

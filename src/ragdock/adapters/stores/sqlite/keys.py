@@ -106,17 +106,19 @@ class SqliteKeys:
         return int(self._peek("SELECT count(*) FROM api_keys", ())[0][0])
 
     def _peek(self, sql: str, bindings: tuple[str, ...]) -> list[tuple[Any, ...]]:
-        with self._lock, translated():
-            if self._closed:
-                raise StoreError("The store is closed.")
-            if self._peeking is None:
-                self._peeking = _connect(self._path)
+        with self._lock:
             try:
-                return list(self._peeking.execute(sql, bindings))
+                if self._peeking is not None:
+                    return list(self._peeking.execute(sql, bindings))
             except apsw.Error:
                 # A connection that failed once isn't trusted again.
                 self._forget()
-                raise
+            # Only here, because it costs as much as the look itself.
+            with translated():
+                if self._closed:
+                    raise StoreError("The store is closed.")
+                self._peeking = _connect(self._path)
+                return list(self._peeking.execute(sql, bindings))
 
     def _forget(self) -> None:
         if self._peeking is not None:

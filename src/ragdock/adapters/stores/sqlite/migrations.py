@@ -213,10 +213,13 @@ def _m002_catalogue(connection: apsw.Connection) -> None:
             status INTEGER,
             headers TEXT,
             body BLOB,
+            owner TEXT,
+            clock TEXT NOT NULL,
+            since REAL NOT NULL,
             created_at REAL NOT NULL,
             PRIMARY KEY (scope, key)
         ) STRICT;
-        CREATE INDEX idempotency_by_age ON idempotency (created_at);
+        CREATE INDEX idempotency_by_age ON idempotency (clock, since);
 
         CREATE TABLE api_keys (
             id TEXT PRIMARY KEY,

@@ -1,0 +1,96 @@
+"""Thousands of broken files: each becomes a document or a reason, and the server stays."""
+
+from __future__ import annotations
+
+import io
+import logging
+import resource
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from hostile.mutate import mutant
+from ragdock.adapters.parsers.dispatch import ParserPool
+from ragdock.core.media import detect_media_type
+from ragdock.errors import DocumentError
+from support.files import DATA, SAMPLES, joined
+
+TIMEOUT_SECONDS = 20.0
+MEMORY_MB = 512
+CODES = {
+    "binary", "bomb", "damaged", "empty", "encrypted", "memory", "no_text", "scanned", "timeout",
+    "too_complex", "truncated", "unsupported", "wrong_encoding",
+}  # fmt: skip
+"""Every code that a document may fail with."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one mutant."""
+
+    name: str
+    code: str
+    seconds: float
+
+
+def run(pool: ParserPool, name: str, seed: str) -> Outcome:
+    """Break a sample and parse it; any exception but `DocumentError` is the server's fault."""
+    content = mutant(seed, (DATA / name).read_bytes())
+    media_type = detect_media_type(name, None, (DATA / name).read_bytes()[:4096])
+    assert media_type is not None
+    begin = time.monotonic()
+    try:
+        parsed = joined(pool.parts(io.BytesIO(content), name, media_type))
+    except DocumentError as exc:
+        code = exc.code if str(exc).endswith(".") else f"no sentence: {exc}"
+        return Outcome(seed, code, time.monotonic() - begin)
+    last = 0
+    for block in parsed.blocks:
+        assert last <= block.start < block.end <= len(parsed.text), seed
+        last = block.end
+    parsed.text.encode()  # What is stored has to be text: no half of a surrogate pair.
+    assert "\0" not in parsed.text, seed
+    return Outcome(seed, "parsed", time.monotonic() - begin)
+
+
+def test_mutants(
+    pytestconfig: pytest.Config,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No mutant of any format crashes or hangs the server; each failure has a known code."""
+    n_each = pytestconfig.getoption("mutants")
+    caplog.set_level(logging.WARNING)
+    pool = ParserPool(TIMEOUT_SECONDS, MEMORY_MB, processes=2)
+    work = [(name, f"{name}-{n}") for n in range(n_each) for name in SAMPLES]
+    begin = time.monotonic()
+    with ThreadPoolExecutor(2) as threads:
+        outcomes = list(threads.map(lambda item: run(pool, *item), work))
+    pool.close()
+    seconds = time.monotonic() - begin
+    codes = Counter(outcome.code for outcome in outcomes)
+    deaths = [r for r in caplog.records if r.message == "a parser process died"]
+    bugs = [r for r in caplog.records if r.message == "a parser failed on a document"]
+    slowest = max(outcomes, key=lambda outcome: outcome.seconds)
+    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    reporter = pytestconfig.pluginmanager.getplugin("terminalreporter")
+    report = [
+        f"{len(outcomes)} mutants of {len(SAMPLES)} files in {seconds:.0f} s: "
+        f"{codes.pop('parsed', 0)} parsed, {sum(codes.values())} failed cleanly "
+        f"({', '.join(f'{code} {n}' for code, n in codes.most_common())}); "
+        f"{len(deaths)} children died, {len(bugs)} surprised; slowest {slowest.seconds:.1f} s "
+        f"({slowest.name}); peak memory of a child {peak_mb} MB",
+        *(str(record.__dict__["detail"])[-600:] for record in bugs[:20]),
+    ]
+    with capsys.disabled():
+        for line in ("", *report):
+            reporter.write_line(line)
+    assert set(codes) <= CODES
+    assert len(outcomes) == n_each * len(SAMPLES)
+    assert slowest.seconds < TIMEOUT_SECONDS + 5
+    # A crash of foreign code is the child's; one of our own readers is a bug to be mended.
+    assert len(deaths) <= len(outcomes) * 0.01
+    assert not bugs
