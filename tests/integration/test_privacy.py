@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from support.llm_server import LlmServer
 from support.redis_server import RedisServer
 from support.serving import ServerProcess
@@ -72,7 +74,12 @@ def talk(server: ServerProcess) -> list[str]:
     return errors
 
 
-def test_no_canary_leaves_its_place(tmp_path: Path) -> None:
+LOGGED = {"question", "file name"}
+"""What RAG_LOG_CONTENT lets into the log, and nothing else of what is sent."""
+
+
+@pytest.mark.parametrize("log_content", [False, True])
+def test_no_canary_leaves_its_place(tmp_path: Path, *, log_content: bool) -> None:
     """At the most talkative level, with failures of every kind, no log line holds what was sent.
 
     The audit names document ids, which are made of file names when the caller names none; nothing
@@ -84,6 +91,7 @@ def test_no_canary_leaves_its_place(tmp_path: Path) -> None:
         server = ServerProcess(
             tmp_path / "data",
             RAG_LOG_LEVEL="debug",
+            RAG_LOG_CONTENT=log_content,
             RAG_ADMIN_KEY=ADMIN,
             RAG_BODY_TIMEOUT_SECONDS=1,
             REDIS_HOST="127.0.0.1",
@@ -109,9 +117,11 @@ def test_no_canary_leaves_its_place(tmp_path: Path) -> None:
         for place, text in places.items()
         for what, canary in CANARIES.items()
         for line in text.splitlines()
-        if canary in line
+        if canary in line and not (log_content and place == "log" and what in LOGGED)
     ]
     assert not found
+    for what in LOGGED:
+        assert (CANARIES[what] in places["log"]) == log_content, what
     # A caller may be shown what it sent itself, but never a secret, and never a document.
     for what in (
         "text",

@@ -220,6 +220,8 @@ async def _accept(
     uploads: Sequence[Upload],
 ) -> tuple[Job, ...]:
     about(request, collection=collection, documents=[u.document_id for u in uploads])
+    if services.settings.log_content:
+        log.info("received", extra={"filenames": [upload.filename for upload in uploads]})
     return await gate.run(services.ingester.submit, collection, uploads)
 
 

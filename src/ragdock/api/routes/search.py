@@ -167,6 +167,8 @@ def _checked(text: str, field: str, settings: Settings) -> str:
     meant = normalised(text.replace("\x00", " "))
     if not meant:
         raise InputError(f"{field} holds no text.", field=f"body.{field}")
+    if settings.log_content:
+        log.info("asked", extra={field: meant})
     return meant
 
 
