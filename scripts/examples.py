@@ -45,6 +45,7 @@ _MASKS = (
     (re.compile(r"x-request-id: \S+"), "x-request-id: <id>"),
     (re.compile(r'"request_id": ?"[^"]+"'), '"request_id": "<id>"'),
     (re.compile(r"minilm-l6-v2-int8:[0-9a-f]{8}"), "minilm-l6-v2-int8:<hash>"),
+    (re.compile(r"job_[0-9a-z]{13}"), "<job>"),
     (re.compile(r" {2,}|-{3,}|─+|━+"), " "),
 )
 

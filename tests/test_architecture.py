@@ -30,10 +30,11 @@ ARROWS: dict[str, set[str]] = {
     "secret_files": {"errors"},
     "settings": {"errors", "secret_files"},
     "core": _CORE,
-    "ports": _CORE,
+    "ports": {"ports"} | _CORE,
     "adapters": {"adapters", "ports"} | _CORE,
     "services": {"services", "ports"} | _CORE,
-    "bootstrap": {"adapters", "services", "ports", "settings", "logs", "samples"} | _CORE,
+    "bootstrap": {"bootstrap", "adapters", "services", "ports", "settings", "logs", "samples"}
+    | _CORE,
     "api": {"api", "settings", "logs", "samples"} | _USE_CASES,
     "ops": {"ops", "settings", "logs", "samples"} | _USE_CASES,
     "cli": {"cli", "api", "ops", "adapters", "settings", "logs", "samples"} | _USE_CASES,

@@ -28,6 +28,7 @@ __all__ = [
     "Chunk",
     "Citation",
     "Collection",
+    "Content",
     "DenseResult",
     "Document",
     "FetchedFile",
@@ -212,6 +213,10 @@ class Document:
     metadata: Metadata
     created_at: float
     updated_at: float
+
+
+Content: TypeAlias = "tuple[ParsedDocument, tuple[Chunk, ...], Vectors]"
+"""A part of a document with its passages and their vectors, (n_chunks, dim)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,8 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], set[str]]] = {
     "ods: cells repeated": (
         media.ODS, lambda: zip_bytes({"content.xml": ODS.format(ODS_ROW * 50)}),
         {"too_complex", "memory"}),
-    "pdf: 256 MB of spaces": (media.PDF, lambda: flate_pdf(1), {"no_text", "memory", "timeout", "damaged"}),
+    "pdf: 256 MB of spaces": (
+        media.PDF, lambda: flate_pdf(1), {"no_text", "memory", "timeout", "damaged"}),
     "pdf: 256 MB of spaces, packed thrice": (
         media.PDF, lambda: flate_pdf(3), {"no_text", "memory", "timeout", "damaged"}),
     "xml: billion laughs": (

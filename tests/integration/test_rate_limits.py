@@ -146,3 +146,35 @@ def test_a_wrong_network_is_told_at_the_start(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, trusted_proxies="10.0.0.0/8, proxy.local")
     with pytest.raises(ConfigurationError, match=r"RAG_TRUSTED_PROXIES.*'proxy.local'"):
         create_app(settings, embedder=HashEmbedder())
+
+
+def test_guessing_keys_is_slowed_down_and_locks_nobody_out(tmp_path: Path) -> None:
+    """After ten wrong keys an address gets 429, but a key that was right from there still works."""
+    right = {"Authorization": "Bearer " + "r" * 40}
+    with serving(tmp_path / "data", admin_key="r" * 40) as client:
+        assert client.get("/v1/collections", headers=right).status_code == 200
+        codes = []
+        for number in range(15):
+            wrong = {"Authorization": f"Bearer wrong-{number}-{'w' * 40}"}
+            response = client.get("/v1/collections", headers=wrong)
+            codes.append(response.status_code)
+        assert codes == [401] * 11 + [429] * 4
+        assert_problem(response, 429, "rate_limited", says="keys that are unknown")
+        assert int(response.headers["retry-after"]) >= 1
+        assert client.get("/v1/collections", headers=right).status_code == 200
+        assert client.get("/v1/collections").status_code == 401
+        assert client.get("/health").status_code == 200
+
+
+def test_keys_have_rates_of_their_own(tmp_path: Path) -> None:
+    """A key is counted by itself, told in the headers beside its address."""
+    headers = {"Authorization": "Bearer " + "r" * 40}
+    with serving(
+        tmp_path / "data", admin_key="r" * 40, rate_per_minute=3, address_rate_per_minute=100
+    ) as client:
+        answers = [client.get("/v1/collections", headers=headers) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200] * 3 + [429] * 2
+        assert_problem(answers[-1], 429, "rate_limited", says="this key")
+        assert answers[0].headers["ratelimit-policy"] == '"address";q=100;w=60, "key";q=3;w=60'
+        assert answers[-1].headers["ratelimit"].split(", ")[1].startswith('"key";r=0;t=')
+        assert client.get("/v1/collections").status_code == 401

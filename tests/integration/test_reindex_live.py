@@ -11,8 +11,8 @@ from support.rehearsal import Plan, rehearse
 from support.serving import ServerProcess
 
 PLANS = {
-    "another size of passages": Plan(120, 6, 40, new_dim=64, new_chunk_tokens=40, n_kills=1),
-    "another embedder": Plan(120, 6, 40, new_dim=32, new_chunk_tokens=64, n_kills=1),
+    "another size of passages": Plan(60, 6, 40, new_dim=64, new_chunk_tokens=40, n_kills=1),
+    "another embedder": Plan(60, 6, 40, new_dim=32, new_chunk_tokens=64, n_kills=1),
 }
 
 

@@ -271,6 +271,14 @@ def test_every_route_declares_its_right() -> None:
     assert public == {"GET /", "GET /health", "GET /livez", "GET /readyz"}
 
 
+def test_what_writes_needs_the_right_to_write() -> None:
+    """`read` is enough for GET and for the two questions that are asked by POST, and no more."""
+    for name, route in ROUTES.items():
+        if not name.startswith("GET ") and name not in ("POST /v1/search", "POST /v1/ask"):
+            assert not route.is_public, name
+            assert route.right in (Right.WRITE, Right.ADMIN), name
+
+
 @pytest.mark.parametrize("name", IN_ORDER)
 def test_openapi_tells_the_right(world: World, name: str) -> None:
     """Each guarded operation names both ways to send a key, the right, and its refusals."""

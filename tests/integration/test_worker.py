@@ -42,8 +42,8 @@ def test_a_server_leaves_the_work_to_workers(tmp_path: Path) -> None:
         assert client.get("/readyz").status_code == 200
         assert client.get(f"/v1/jobs/{job}").json()["status"] == "pending"
         with worker:
-            until(lambda: client.get(f"/v1/jobs/{job}").json()["status"] == "done")
-            until(lambda: _workers(client)["status"] == "ok")
+            until(lambda: client.get(f"/v1/jobs/{job}").json()["status"] == "done", 60)
+            until(lambda: _workers(client)["status"] == "ok", 60)
             with worker.client() as status:
                 assert status.get("/health").json()["status"] == "ok"
                 metrics = status.get("/metrics").text
@@ -63,7 +63,7 @@ def test_a_worker_that_stops_gives_its_work_back(tmp_path: Path) -> None:
     worker = ServerProcess(data, worker=True, RAG_SHUTDOWN_SECONDS=0.2)
     with ServerProcess(data, RAG_INGEST="false") as server, server.client() as client, worker:
         job = _post(client, text)
-        until(lambda: client.get(f"/v1/jobs/{job}").json()["status"] == "processing")
+        until(lambda: client.get(f"/v1/jobs/{job}").json()["status"] == "processing", 60)
         assert worker.stop() == 0
         body = client.get(f"/v1/jobs/{job}").json()
         assert (body["status"], body["attempt"]) in (("pending", 0), ("done", 1))

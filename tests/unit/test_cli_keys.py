@@ -234,6 +234,7 @@ def test_every_command_that_calls_a_server_takes_a_key_file() -> None:
     for callback in commands(app):
         parameters = inspect.signature(callback).parameters
         assert ("url" in parameters) == ("key_file" in parameters), callback
-        assert not {"key", "api_key"} & set(parameters)
-        seen += "url" in parameters
+        if "url" in parameters:
+            assert not {"key", "api_key"} & set(parameters)
+            seen += 1
     assert seen >= 12

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -359,24 +360,25 @@ def test_no_write_is_lost_at_the_switch(home: Path, store: SqliteStore) -> None:
     latest: dict[str, str | None] = {}
     errors: list[BaseException] = []
 
-    def write(me: int) -> None:
-        mine = open_store(home)
+    def write(me: int, mine: SqliteStore) -> None:
         try:
             n = 0
             while not stop.is_set():
                 n += 1
                 name = f"w{me}-{n % 7}"
-                put(mine, name, f"marker{me}x{n}")
+                mine.accept("c", [upload(name, f"marker{me}x{n}")])
+                for job in mine.claim(f"worker{me}", 10, 60.0):
+                    with suppress(NotFoundError):  # The other writer deleted it meanwhile.
+                        commit(mine, job)
                 latest[name] = f"marker{me}x{n}"
                 if n % 5 == 0:
                     mine.delete_document("c", name)
                     latest[name] = None
         except BaseException as exc:  # noqa: BLE001 (whatever it is, the test fails by it)
             errors.append(exc)
-        finally:
-            mine.close()
 
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(2)]
+    handles = [open_store(home) for _ in range(2)]
+    threads = [threading.Thread(target=write, args=pair) for pair in enumerate(handles)]
     for thread in threads:
         thread.start()
     end = time.monotonic() + 4
@@ -387,6 +389,8 @@ def test_no_write_is_lost_at_the_switch(home: Path, store: SqliteStore) -> None:
     stop.set()
     for thread in threads:
         thread.join()
+    for handle in handles:
+        handle.close()
     assert not errors
     index(store)
     there = {one.id for one in store.documents("c")}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ragdock.settings import Settings
     from ragdock.types import Verdict
 
-__all__ = ["DataDir", "register", "settings_of"]
+__all__ = ["DataDir", "opened", "register", "settings_of"]
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where the store lives [RAG_DATA_DIR].")
@@ -72,7 +72,7 @@ def restore(
     from ragdock.ops.backup import restore as run
 
     directory = _data_dir(data_dir)
-    with _opened(file) as source, progress("restore", 1) as bar:
+    with opened(file) as source, progress("restore", 1) as bar:
         restored = run(keeper_of(directory), source, force=force, progress=bar.stage)
     if json_output:
         emit_json(
@@ -146,7 +146,8 @@ def _data_dir(given: Path | None) -> Path:
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
+def opened(file: str) -> Iterator[BinaryIO]:
+    """The file to read; - is stdin."""
     if file == "-":
         yield cast("BinaryIO", sys.stdin.buffer)
         return

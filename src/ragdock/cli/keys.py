@@ -49,7 +49,10 @@ def register(app: typer.Typer) -> None:
 def create(
     name: Annotated[str, typer.Option("--name", "-n", help="What to call it, such as its user.")],
     rights: Annotated[
-        str, typer.Option("--rights", "-r", help="Of read, write and admin, comma-separated.")
+        str,
+        typer.Option(
+            "--rights", "--scopes", "-r", help="Of read, write and admin, comma-separated."
+        ),
     ] = "read",
     collections: Annotated[
         list[str] | None,

@@ -24,6 +24,7 @@ from ragdock.cli import (
     reindex,
     server,
     tools,
+    transfer,
     worker,
 )
 from ragdock.cli.options import add_key_file
@@ -68,6 +69,7 @@ keys.register(app)
 audit.register(app)
 keeping.register(app)
 reindex.register(app)
+transfer.register(app)
 tools.register(app)
 add_key_file(app)
 

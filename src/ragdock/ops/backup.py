@@ -18,7 +18,7 @@ from ragdock.errors import InputError, StoreError
 from ragdock.ops.archive import Manifest, read_archive, write_archive
 from ragdock.ports import Keeper
 
-__all__ = ["Restored", "backup", "restore"]
+__all__ = ["Restored", "appearing", "backup", "restore"]
 
 GZIP_LEVEL: Final = 1  # Texts are deflated already and vectors hardly shrink: more buys nothing.
 Progress = Callable[[str, int, int], None]
@@ -44,7 +44,7 @@ def backup(
     with ExitStack() as stack:
         try:
             if isinstance(target, Path):
-                stream = stack.enter_context(_appearing(target))
+                stream = stack.enter_context(appearing(target))
                 scratch = target.parent
             else:
                 stream = target
@@ -72,7 +72,7 @@ def backup(
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[BinaryIO]:
+def appearing(target: Path) -> Iterator[BinaryIO]:
     """A file that is written under another name, and renamed when the block ends well."""
     if target.is_dir():
         raise InputError(f"{target} is a directory; name a file.", field="FILE")

@@ -116,6 +116,20 @@ class UrlBatch:
             self._kept_bytes += n_bytes if kept else 0
             return kept
 
+    def write(self, spool: Spool, piece: bytes) -> None:
+        """Append, unless the batch is closed: its spools are gone then."""
+        with self._lock:
+            if self._closed:
+                raise _abandoned()
+            spool.write(piece)
+
+    def finish(self, spool: Spool) -> SpooledFile:
+        """Make what was written durable, unless the batch is closed."""
+        with self._lock:
+            if self._closed:
+                raise _abandoned()
+            return spool.finish()
+
 
 class _Received:
     """Content as it arrives: small in memory, large on the store's disk."""
@@ -138,9 +152,9 @@ class _Received:
         if self._spool is None:
             self._spool = self._batch.spool()
             for earlier in self._pieces:
-                self._spool.write(earlier)
+                self._batch.write(self._spool, earlier)
             self._pieces.clear()
-        self._spool.write(piece)
+        self._batch.write(self._spool, piece)
 
     def upload(self, file: FetchedFile, media_type: str, metadata: Metadata) -> Upload:
         content: bytes | SpooledFile
@@ -148,7 +162,7 @@ class _Received:
             content = b"".join(self._pieces)
             sha256 = sha256_hex(content)
         else:
-            content = self._spool.finish()
+            content = self._batch.finish(self._spool)
             sha256 = content.sha256
         return Upload(
             document_id=file.document_id,

@@ -8,7 +8,7 @@ for that second, and the switch happens.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +18,7 @@ import numpy as np
 from ragdock.errors import NotFoundError, UnavailableError
 from ragdock.ports import Build, Embedder
 from ragdock.services.pipeline import Passages, embedded_text
-from ragdock.types import Chunk, Document, Vectors
+from ragdock.types import Chunk, Content, Document, ParsedDocument, Vectors
 
 __all__ = ["Estimate", "Outcome", "Reindexer"]
 
@@ -93,19 +93,21 @@ class Reindexer:
     def write(self, build: Build, document: Document) -> int:
         """Build one document; its characters, 0 when it is gone meanwhile."""
         with suppress(NotFoundError):
-            cutter = Passages(self._embedder, self._chunk_tokens)
-            parts = build.parts(document)
-            part = next(parts)
-            while True:
-                chunks = cutter.of(part)
-                vectors = self._embedded(chunks)
-                following = next(parts, None)
-                if following is None:
-                    build.commit(document, part, chunks, vectors)
-                    return document.n_characters
-                build.stage(document, part, chunks, vectors)
-                part = following
+            contents = self.remade(build.parts(document))
+            content = next(contents)
+            for following in contents:
+                build.stage(document, *content)
+                content = following
+            build.commit(document, *content)
+            return document.n_characters
         return 0
+
+    def remade(self, parts: Iterable[ParsedDocument]) -> Iterator[Content]:
+        """A document's parts with new passages and vectors."""
+        cutter = Passages(self._embedder, self._chunk_tokens)
+        for part in parts:
+            chunks = cutter.of(part)
+            yield part, chunks, self._embedded(chunks)
 
     def _embedded(self, chunks: Sequence[Chunk]) -> Vectors:
         vectors = np.empty((len(chunks), self._embedder.dim), np.float32)

@@ -2,7 +2,8 @@
 
 UTF-8 (with or without byte-order mark) and UTF-16/32 with one are certain. Anything else is
 guessed at only where the guess can be checked: Windows-1252, if what comes out reads like a
-Western European language. A wrong guess would put garbage into the index and nobody would know.
+Western European language, and what `charsets` is sure of. A wrong guess would put garbage into the
+index and nobody would know.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import codecs
 import re
 from typing import Final
 
+from ragdock.adapters.parsers import charsets
 from ragdock.errors import DocumentError
 
 __all__ = [
@@ -40,6 +42,7 @@ _LETTER: Final = "A-Za-zÀ-ÖØ-öø-ÿŒœŠšŽžŸ"
 _WESTERN: Final = re.compile(
     rf"[À-ÖØ-öø-ÿŒœŠšŽžŸ]|(?<![{_LETTER}])[^\x00-\x7f]|[^\x00-\x7f](?![{_LETTER}])|[‘’“”–—]"
 )
+_HIGH_BYTE: Final = re.compile(rb"[\x80-\xff]")
 _HIGH: Final = re.compile(r"[^\x00-\x7f]")
 _ACCENTED_RUN: Final = re.compile(r"[À-ÖØ-öø-ÿ]{3,}")
 _MAX_HIGH_SHARE: Final = 0.35
@@ -56,19 +59,35 @@ def decode_text(content: bytes) -> str:
     try:
         text = content.decode()
     except UnicodeDecodeError as exc:
-        _refuse_nul(content)
-        encoding_found = guess_encoding(content)
+        encoding_found = charsets.guess_utf16(content) if b"\0" in content else None
+        if encoding_found is None:
+            _refuse_nul(content)
+            encoding_found = guess_encoding(content)
         if encoding_found is None:
             line = content.count(b"\n", 0, exc.start) + 1
             raise wrong_encoding(content[exc.start : exc.end], exc.start, line) from None
-        return _checked(content.decode(encoding_found))
+        return _checked(_decode_guessed(content, encoding_found))
+    if "\0" in text and (utf16 := charsets.guess_utf16(content)) is not None:
+        return _checked(content.decode(utf16))
     _refuse_nul(content)
     return _checked(text)
 
 
 def guess_encoding(sample: bytes) -> str | None:
     """What bytes that are not UTF-8 plausibly are; None when it can't be told."""
-    return None if _western(sample) is None else "cp1252"
+    if _western(sample) is not None:
+        return "cp1252"
+    if len(_MULTIBYTE.findall(sample)) * 2 > len(_HIGH_BYTE.findall(sample)):
+        return None  # UTF-8 with some broken bytes: nothing else looks like that.
+    return charsets.guess(sample) or charsets.guess_utf16(sample)
+
+
+def _decode_guessed(content: bytes, encoding: str) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as exc:  # The guess is made from the beginning of the text.
+        line = content.count(b"\n", 0, exc.start) + 1
+        raise wrong_encoding(content[exc.start : exc.end], exc.start, line) from None
 
 
 def _decode_marked(content: bytes, encoding: str) -> str:

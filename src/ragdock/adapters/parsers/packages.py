@@ -26,7 +26,7 @@ _MAX_PART_BYTES: Final = 200 * 2**20
 _MAX_TOTAL_BYTES: Final = 400 * 2**20
 _MAX_RATIO: Final = 200  # XML of real documents shrinks 5 to 50 times; deflate's limit is 1,032.
 _RATIO_FROM_BYTES: Final = 10 * 2**20
-_PIECE_BYTES: Final = 2**16
+_PIECE_BYTES: Final = 2**20  # Expat before 2.6 reads a long tag anew with each piece.
 _MAX_DEPTH: Final = 500
 
 _OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"

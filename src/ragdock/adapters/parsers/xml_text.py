@@ -21,7 +21,6 @@ _MAX_DEPTH: Final = 300
 _MAX_ATTRIBUTES: Final = 2000
 _MAX_ENTITY_CHARACTERS: Final = 2000
 _MAX_ENTITIES: Final = 5000
-_PIECE_BYTES: Final = 2**16
 _LINES_A_BLOCK: Final = 50
 _TITLES: Final = words("title head heading name")
 _INLINE: Final = words(
@@ -55,9 +54,8 @@ def parse(content: bytes) -> ParsedDocument:
     parser.EntityDeclHandler = reader.declare_entity
     parser.UseForeignDTD(False)
     try:
-        for at in range(0, len(content), _PIECE_BYTES):
-            parser.Parse(content[at : at + _PIECE_BYTES])
-        parser.Parse(b"", True)
+        # At once: in pieces, Expat before 2.6 reads a long tag anew with each.
+        parser.Parse(content, True)
     except xml.parsers.expat.ExpatError as exc:
         if exc.code == _AMPLIFICATION:
             raise _bomb() from None

@@ -42,6 +42,8 @@ _CACHE_HEADER: Final = {
     "X-Cache": {"schema": {"type": "string"}, "description": "hit, miss or bypass"}
 }
 
+_LINE_ENDS: Final = {end: f"\\u{end:04x}" for end in (0x85, 0x2028, 0x2029)}
+
 log = logging.getLogger(__name__)
 
 router = guarded_router("/v1", tags=["search"])
@@ -148,8 +150,9 @@ def _event_of(step: StreamEvent, head: dict[str, Any], start: float) -> bytes:
 
 
 def _event(name: str, data: str) -> bytes:
-    # JSON holds no raw line breaks, so one data line is enough.
-    return f"event: {name}\ndata: {data}\n\n".encode()
+    # JSON holds no raw line breaks, so one data line is enough. Some clients (`splitlines`) also
+    # end lines at these three, which a document could use to begin an event of its own.
+    return f"event: {name}\ndata: {data.translate(_LINE_ENDS)}\n\n".encode()
 
 
 def _checked(text: str, field: str, settings: Settings) -> str:

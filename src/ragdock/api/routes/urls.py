@@ -83,7 +83,8 @@ async def add_urls(
             return _all_failed(fetched)
         jobs = await gate.run(services.ingester.submit, name, list(uploads.values()))
     finally:
-        batch.close()
+        # Also when the client has left, which cancels whatever is awaited here.
+        await asyncio.shield(asyncio.to_thread(batch.close))
     if wait or body.wait:
         jobs = await waited(request, services, gate, jobs)
     by_id = {job.document_id: job for job in jobs}

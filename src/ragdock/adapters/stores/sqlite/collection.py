@@ -112,6 +112,12 @@ class CollectionFile:
         """The highest ledger number that the file has seen."""
         return int(self._database.query("SELECT last_version FROM state")[0][0])
 
+    @contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """A read transaction."""
+        with self._database.read() as connection:
+            yield connection
+
     # Writing
 
     @contextmanager

@@ -1,0 +1,32 @@
+"""What the services need from the world, as Protocols; `tests/contracts` says what they mean.
+
+Everything here is synchronous and safe to call from several threads: the HTTP layer runs it in a
+bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis belongs here.
+"""
+
+from __future__ import annotations
+
+from ragdock.ports.keeping import Build, Keeper, StoreCopy, Transfer
+from ragdock.ports.models import Embedder, Fetcher, Generator, Parser
+from ragdock.ports.operation import Answers, AuditLog, Cache, KeyStore, Metrics, RateLimiter
+from ragdock.ports.store import Reader, Spool, Store
+
+__all__ = [
+    "Answers",
+    "AuditLog",
+    "Build",
+    "Cache",
+    "Embedder",
+    "Fetcher",
+    "Generator",
+    "Keeper",
+    "KeyStore",
+    "Metrics",
+    "Parser",
+    "RateLimiter",
+    "Reader",
+    "Spool",
+    "Store",
+    "StoreCopy",
+    "Transfer",
+]

@@ -1,0 +1,146 @@
+"""What the server needs for itself: caches, keys, limits, records, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from ragdock.core.gcra import Limit
+from ragdock.core.gcra import Verdict as Granted
+from ragdock.types import (
+    ApiKey,
+    KeptAnswer,
+)
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Answers", "AuditLog", "Cache", "KeyStore", "Metrics", "RateLimiter"]
+
+
+class Cache(Protocol):
+    """A key-value store that may lose anything at any moment; never raises on get or set."""
+
+    def get(self, key: str) -> bytes | None:
+        """The value, or None: absent, expired or unreachable."""
+        ...
+
+    def peek(self, key: str) -> bytes | None:
+        """The value if it is in this process, else None; never waits, so the event loop may ask."""
+        ...
+
+    def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
+        """Keep the value for at most `ttl_seconds`, if possible."""
+        ...
+
+    def ping(self) -> None:
+        """Return when reachable, raise `CacheError` when not (has its own short deadline)."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class KeyStore(Protocol):
+    """API keys, durable and shared by all processes; rows are revoked, never removed."""
+
+    def add(self, key: ApiKey) -> None:
+        """Keep a key; `ConflictError` when a key that isn't revoked has its name or id."""
+        ...
+
+    def all(self) -> tuple[ApiKey, ...]:
+        """All keys, revoked ones too, oldest first."""
+        ...
+
+    def revoke(self, key_id: str, at: float) -> None:
+        """From now on it opens nothing, in no process; harmless when repeated."""
+        ...
+
+    def touch(self, used: Mapping[str, float]) -> None:
+        """Note when keys were last used, by id; an earlier time than the known one is ignored."""
+        ...
+
+    def peek(self, key_id: str) -> ApiKey | None:
+        """One key as of now, in microseconds and without waiting: the event loop may call this."""
+        ...
+
+    def peek_count(self) -> int:
+        """How many keys were ever made; for the event loop as well."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
+        ...
+
+
+class Answers(Protocol):
+    """The first answers to writes, by scope (who, method, path) and idempotency key."""
+
+    def begin(self, scope: str, key: str) -> KeptAnswer | None:
+        """The first answer of the last 24 hours; None makes the request the caller's to work on.
+
+        `ConflictError` while another caller works on it, who is alive.
+        """
+        ...
+
+    def finish(self, scope: str, key: str, answer: KeptAnswer) -> None:
+        """Keep the answer to what this process has begun."""
+        ...
+
+    def forget(self, scope: str, key: str) -> None:
+        """Have what this process has begun begin anew next time."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; what was begun and not finished is nobody's from then on."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Counts requests, for all who share it; never raises."""
+
+    @property
+    def instant(self) -> bool:
+        """Whether `take` would answer without waiting, so that the event loop may call it."""
+        ...
+
+    def take(self, limit: Limit, wanted: int = 1) -> Granted:
+        """Grant up to `wanted` requests to the limit's holder."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class AuditLog(Protocol):
+    """Where it is recorded who did what."""
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append one record, which holds what JSON can; raises `OSError` when that fails."""
+        ...
+
+    def close(self) -> None:
+        """Release files."""
+        ...
+
+
+class Metrics(Protocol):
+    """Numbers for an operator; names and labels are those of the adapters' table."""
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        ...
+
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
+        """Record a duration."""
+        ...
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Set a current value."""
+        ...
+
+    def render(self) -> bytes:
+        """All of them, as an exposition text."""
+        ...
