@@ -67,8 +67,10 @@ def write_pdf(path: Path, n_pages: int, *, seed: int = 2) -> None:
         add(b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, n_pages))
         add(b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>")
         for n in range(1, n_pages + 1):
-            head = ["The Complete Handbook", f"This is sheet{n}."]
-            lines = [*head, *stock[n % len(stock)], f"Page {n} of {n_pages}"]
+            body = stock[n % len(stock)]
+            # In the middle: what repeats at the edges of pages but for its number is left out.
+            marked = [*body[:9], f"This is sheet{n} and no other.", *body[9:]]
+            lines = ["The Complete Handbook", *marked, f"Page {n} of {n_pages}"]
             shown = " ".join(f"({line}) Tj T*" for line in lines)
             stream = zlib.compress(f"BT /F1 9 Tf 12 TL 40 810 Td {shown} ET".encode(), 1)
             size = len(stream)
