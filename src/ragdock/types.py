@@ -112,7 +112,8 @@ class ParsedDocument:
     A large document comes in parts. A part's blocks and pages count from the part's own first
     character, which is the document's character `start`; the parts' texts, joined, are the
     document's text. The title is the first part's. `done` tells about how much of the document
-    has been read with this part (0 to 1).
+    has been read with this part (0 to 1). `n_scanned` is how many pages since the part before hold
+    pictures and no text.
     """
 
     text: str
@@ -121,6 +122,7 @@ class ParsedDocument:
     title: str = ""
     start: int = 0
     done: float = 1.0
+    n_scanned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

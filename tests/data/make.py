@@ -1,8 +1,8 @@
 """Write the sample files beside this script; run it only to change them.
 
-It needs `fpdf2` and `python-docx`, which nothing else in the project needs:
+It needs `fpdf2` and `python-docx`, which nothing else in the project needs, and `pypdfium2`:
 
-    uv run --with fpdf2 --with python-docx tests/data/make.py
+    uv run --with fpdf2 --with python-docx --with pypdfium2 tests/data/make.py
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from pathlib import Path
 
 import docx
 import fpdf
+import pypdfium2
 
 HERE = Path(__file__).parent
+SCAN_DPI = 150
 WHEN = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 
 HANDBOOK = (
@@ -95,11 +97,21 @@ def write_pdf(path: Path, password: str | None = None) -> None:
     pdf.output(str(path))
 
 
-def write_scan(path: Path) -> None:
+def write_scan(path: Path, *, partly: bool = False) -> None:
+    """The handbook's second page as a picture, as a scanner without OCR makes it."""
+    page = pypdfium2.PdfDocument(HERE / "handbook.pdf")[1]
+    picture = page.render(scale=SCAN_DPI / 72, grayscale=True).to_pil().convert("1")
     pdf = fpdf.FPDF()
     pdf.set_creation_date(WHEN)
+    pdf.set_font("Helvetica", size=11)
+    if partly:
+        pdf.add_page()
+        pdf.multi_cell(0, 6, "The next page was lost and put back as a picture.")
     pdf.add_page()
-    pdf.rect(20, 20, 100, 40, style="F")
+    pdf.image(picture, x=0, y=0, w=pdf.w)
+    if partly:
+        pdf.add_page()
+        pdf.multi_cell(0, 6, "This page was never lost.")
     pdf.output(str(path))
 
 
@@ -133,4 +145,5 @@ if __name__ == "__main__":
     write_pdf(HERE / "handbook.pdf")
     write_pdf(HERE / "encrypted.pdf", password="opensesame")
     write_scan(HERE / "scan.pdf")
+    write_scan(HERE / "partly_scanned.pdf", partly=True)
     write_docx(HERE / "report.docx")

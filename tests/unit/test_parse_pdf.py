@@ -13,6 +13,7 @@ from ragdock.types import ParsedDocument
 from support.files import DATA, joined, pdf_bytes
 
 MAX_PAGES = 20_000
+SCAN = (DATA / "scan.pdf").read_bytes()
 HANDBOOK = (DATA / "handbook.pdf").read_bytes()
 
 
@@ -106,10 +107,24 @@ def test_damaged() -> None:
 
 
 def test_scanned() -> None:
-    """A PDF without text names OCR as the remedy."""
-    with pytest.raises(DocumentError, match=r"scanned.*OCR"):
-        parse((DATA / "scan.pdf").read_bytes())
-    assert code_of((DATA / "scan.pdf").read_bytes()) == "no_text"
+    """A PDF of pictures without text names OCR as the remedy."""
+    with pytest.raises(DocumentError, match=r"scanned.*RAG_OCR=true"):
+        parse(SCAN)
+    assert code_of(SCAN) == "scanned"
+
+
+def test_blank() -> None:
+    """A PDF of empty pages is not scanned: there is nothing to recognise."""
+    assert code_of(pdf_bytes("", "")) == "no_text"
+
+
+def test_partly_scanned() -> None:
+    """A PDF with some pictures of pages is read, and tells how many pages it could not read."""
+    content = (DATA / "partly_scanned.pdf").read_bytes()
+    parts = list(pdf_pdfium.parts(io.BytesIO(content), MAX_PAGES))
+    assert sum(part.n_scanned for part in parts) == 1
+    assert [page.number for page in joined(parts).pages] == [1, 3]
+    assert "every 47 days" not in joined(parts).text
 
 
 def test_too_many_pages() -> None:

@@ -24,7 +24,7 @@ from ragdock.core.media import CSV, DOCX, HTML, JSON, MARKDOWN, PDF, PLAIN_TEXT,
 from ragdock.errors import DocumentError, UnavailableError
 from ragdock.ports import Parser
 from ragdock.types import Block, BlockKind, PageSpan, ParsedDocument
-from support.files import DATA, docx_parts, read, zip_bytes
+from support.files import DATA, docx_parts, pdf_bytes, read, zip_bytes
 
 # Lexbor compares each new name of an element with all before it: this takes minutes, and releases
 # nothing.
@@ -188,7 +188,8 @@ def test_child_inherits_nothing(pool: ParserPool, monkeypatch: pytest.MonkeyPatc
         (b"QUJD" * 2**19, CSV, "no_text"),
         (b"<p>" + b"x" * 2**20, HTML, "no_text"),
         ((DATA / "encrypted.pdf").read_bytes(), PDF, "encrypted"),
-        ((DATA / "scan.pdf").read_bytes(), PDF, "no_text"),
+        ((DATA / "scan.pdf").read_bytes(), PDF, "scanned"),
+        (pdf_bytes("", ""), PDF, "no_text"),
         ((DATA / "handbook.pdf").read_bytes()[:1500], PDF, "truncated"),
         ((DATA / "report.docx").read_bytes()[:9000], DOCX, "truncated"),
         (zip_bytes({**docx_parts(""), "word/document.xml": b" " * 2**25}), DOCX, "bomb"),

@@ -19,12 +19,13 @@ from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.parsers.parts import scanned
 from ragdock.adapters.parsers.text_stream import TextStream
 from ragdock.adapters.stores.sqlite import SqliteStore
-from ragdock.core.media import PLAIN_TEXT
+from ragdock.core.media import PDF, PLAIN_TEXT
 from ragdock.errors import ConflictError, DocumentError
 from ragdock.services import pipeline
 from ragdock.services.pipeline import Passages, Pipeline, passages
 from ragdock.types import Job, JobStage, ParsedDocument, Upload
 from support.embedders import HashEmbedder
+from support.files import DATA
 from support.stores import DIM, EMBEDDER, found, put
 
 TEXT = "".join(f"Paragraph {n} speaks of heron{n} and of nothing else.\n\n" for n in range(300))
@@ -169,6 +170,17 @@ def test_an_empty_document_is_refused(store: Watched) -> None:
     with pytest.raises(DocumentError) as caught:
         pipeline_of(store, TinyParts()).run(claimed(store, " \n"))
     assert caught.value.code == "no_text"
+
+
+def test_scanned_pages_are_told(store: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says how many pages of a document could not be read, and of which job."""
+    content = (DATA / "partly_scanned.pdf").read_bytes()
+    store.accept("c", [Upload("d", "d.pdf", PDF, content, "0")])
+    (job,) = store.claim("me", 1, 60.0)
+    with closing(ParserPool(20.0, 512)) as parser:
+        assert pipeline_of(store, parser).run(job).outcome == "indexed"
+    (record,) = (record for record in caplog.records if "pictures" in record.message)
+    assert (record.__dict__["job_id"], record.__dict__["pages"]) == (job.id, 1)
 
 
 def test_lead_and_numbers_go_on() -> None:

@@ -6,6 +6,7 @@ and then waits. What is staged shows in no search until the last part is committ
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ SAMPLE_CHARACTERS: Final = 4_000
 BATCH_CHUNKS: Final = 64
 BATCH_CHARACTERS: Final = 64 * 1024
 PROGRESS_SECONDS: Final = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -62,10 +65,11 @@ class Pipeline:
 
     def _run(self, job: Job, parts: Iterator[ParsedDocument], report: _Report) -> Job:
         cutter = Passages(self._embedder, self._chunk_tokens)
-        n_chunks = 0
+        n_chunks = n_scanned = 0
         part = self._next(parts)
         while part is not None:
             report.check(JobStage.PARSE)
+            n_scanned += part.n_scanned
             with self._timed("chunk"):
                 chunks = cutter.of(part)
             n_chunks += len(chunks)
@@ -85,6 +89,11 @@ class Pipeline:
         with self._timed("commit"):
             finished = self._store.commit_document(job, part, chunks, vectors)
         self._metrics.count("ingested_chunks", n_chunks)
+        if n_scanned:
+            log.warning(
+                "pages that hold pictures and no text can't be found",
+                extra={"job_id": job.id, "pages": n_scanned},
+            )
         return finished
 
     def _next(self, parts: Iterator[ParsedDocument]) -> ParsedDocument | None:

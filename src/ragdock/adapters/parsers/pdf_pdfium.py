@@ -2,7 +2,7 @@
 
 PDFium gives lines; this module joins them again into paragraphs (the last line of a paragraph is
 short or ends a sentence), undoes hyphenation, and leaves out lines that repeat at the top or bottom
-of the pages. Pictures of text stay pictures: there is no OCR.
+of the pages. Pages that hold pictures and no text are counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import BinaryIO, Final
 
 import pypdfium2
@@ -27,6 +27,8 @@ from ragdock.types import BlockKind, ParsedDocument
 __all__ = ["parts"]
 
 _SAMPLE_PAGES: Final = 200
+_DEPTH: Final = 4  # Of forms in forms, in which a page may hold its picture.
+_OBJECTS: Final = 10_000  # Where a page's picture is not among so many, it is a drawing.
 _TAIL: Final = 4096  # Readers look for %%EOF in the last 1,024 bytes; some writers add more.
 
 # PDFium joins a word that it takes for hyphenated, and leaves one of these marks.
@@ -58,7 +60,7 @@ def parts(file: BinaryIO, max_pages: int, limit: int = PART_CHARACTERS) -> Itera
     """
     _refuse_truncated(file)
     reader = _Reader(file, max_pages)
-    start = 0
+    start = n_told = 0
     running: frozenset[str] | None = None
     try:
         for first, pages in reader.stretches(limit):
@@ -78,7 +80,10 @@ def parts(file: BinaryIO, max_pages: int, limit: int = PART_CHARACTERS) -> Itera
                     builder.document(reader.title), start=start, done=behind / reader.n_pages
                 )
                 start += len(part.text)
-                yield from split(part, limit)
+                first_piece, *others = split(part, limit)
+                yield replace(first_piece, n_scanned=reader.n_scanned - n_told)
+                n_told = reader.n_scanned
+                yield from others
     finally:
         reader.close()
     if reader.n_broken == reader.n_pages:
@@ -86,11 +91,16 @@ def parts(file: BinaryIO, max_pages: int, limit: int = PART_CHARACTERS) -> Itera
             "The PDF is damaged: none of its pages can be read. Export or download it again.",
             code="damaged",
         )
+    if start == 0 and reader.n_scanned:
+        raise DocumentError(
+            f"The PDF is scanned: it holds pictures of pages ({reader.n_scanned:,}) and no text. "
+            "Set RAG_OCR=true where ragdock runs with its `ocr` extra, or upload a version with "
+            "text (ocrmypdf makes one).",
+            code="scanned",
+        )
     if start == 0:
         raise DocumentError(
-            "The PDF holds no text; it looks scanned. Run OCR on it (for example ocrmypdf) and "
-            "upload the result.",
-            code="no_text",
+            "The PDF holds no text; upload one that has words in it.", code="no_text"
         )
 
 
@@ -111,7 +121,7 @@ class _Reader:
         self._file = file
         self._document = _open(file)
         self.n_pages = len(self._document)
-        self.n_broken = 0
+        self.n_broken = self.n_scanned = 0
         self.title = _title(self._document)
         if self.n_pages > max_pages:
             raise DocumentError(
@@ -143,10 +153,13 @@ class _Reader:
 
     def _page(self, number: int) -> list[str]:
         try:
-            return _lines(self._document, number)
+            lines = _lines(self._document, number)
+            if not lines:
+                self.n_scanned += _has_picture(self._document, number)
         except pypdfium2.PdfiumError:
             self.n_broken += 1
             return []
+        return lines
 
     def sample(self) -> list[list[str]]:
         """Pages from all over the document."""
@@ -195,6 +208,15 @@ def _lines(document: pypdfium2.PdfDocument, number: int) -> list[str]:
     text = _JUNK.sub("", text.replace("\x02", "-")).translate(_LIGATURES)
     lines = (" ".join(line.split()) for line in text.split("\n"))
     return [line for line in lines if line]
+
+
+def _has_picture(document: pypdfium2.PdfDocument, number: int) -> bool:
+    page = document[number]
+    try:
+        objects = islice(page.get_objects(max_depth=_DEPTH), _OBJECTS)
+        return any(one.type == pdfium.FPDF_PAGEOBJ_IMAGE for one in objects)
+    finally:
+        page.close()
 
 
 def _title(document: pypdfium2.PdfDocument) -> str:

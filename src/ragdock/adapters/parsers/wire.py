@@ -59,6 +59,7 @@ def encode_part(parsed: ParsedDocument) -> tuple[bytes, bytes]:
         "pages": [(page.number, page.start, page.end) for page in parsed.pages],
         "start": parsed.start,
         "done": parsed.done,
+        "scanned": parsed.n_scanned,
     }
     return json.dumps(head).encode(), parsed.text.encode()
 
@@ -96,4 +97,5 @@ def decode_reply(head: dict[str, Any], body: bytes) -> ParsedDocument | None:
         head["title"],
         head["start"],
         head["done"],
+        head["scanned"],
     )
