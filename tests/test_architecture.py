@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from ragdock.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "ragdock"
 MAX_LINES = 450
@@ -430,3 +432,11 @@ def test_help_loads_nothing_heavy() -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def test_every_setting_is_read() -> None:
+    """A setting that no module reads would be a promise that nobody keeps."""
+    code = "".join(
+        path.read_text(encoding="utf-8") for path in modules() if relative(path) != "settings.py"
+    )
+    assert [name for name in Settings.model_fields if not re.search(rf"\.{name}\b", code)] == []
