@@ -14,10 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
-from support.chaos import Arrivals, Killer, Questions, check, settle, tmpfs
+from support.chaos import Arrivals, Killer, Questions, check, is_ready, settle, tmpfs
 from support.serving import ServerProcess, until
 
 ENVIRONMENT: dict[str, Any] = {
@@ -52,7 +51,7 @@ def test_kills_lose_double_and_tear_nothing(tmp_path: Path) -> None:
             one.start()
         killer.join(600.0 * max(SCALE, 1))
         arrivals.join(600.0)
-        until(lambda: _ready(web), 60)
+        until(lambda: is_ready(web), 60)
         with web.client() as client:
             settle(client)
             questions.stop()
@@ -61,13 +60,6 @@ def test_kills_lose_double_and_tear_nothing(tmp_path: Path) -> None:
     _sound(counts, n_documents)
     assert sum(killer.counts.values()) == n_kills
     assert questions.counts["answered with the document"] > 0
-
-
-def _ready(server: ServerProcess) -> bool:
-    try:
-        return httpx2.get(f"{server.url}/readyz", timeout=5).status_code == 200
-    except httpx2.TransportError:
-        return False
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:

@@ -23,11 +23,12 @@ import httpx2
 from ragdock.adapters.stores.sqlite import SqliteStore
 from support.serving import ServerProcess, until
 
-__all__ = ["Arrivals", "Killer", "Questions", "check", "settle", "tmpfs"]
+__all__ = ["Arrivals", "Killer", "Questions", "check", "is_ready", "settle", "tmpfs"]
 
 COLLECTION: Final = "default"
 CHUNK_TOKENS: Final = 40
 PATIENCE_SECONDS: Final = 300.0
+KILLED_STARTING: Final = 0.2
 _WORDS: Final = [
     "harbour",
     "lighthouse",
@@ -212,7 +213,8 @@ class Questions(_Busy):
 class Killer(_Busy):
     """SIGKILL for one of the processes at each random instant, `n_kills` times in all.
 
-    A killed process is started again at once, and may be killed while it starts.
+    A killed process is started again at once. One time in five the next one may be killed while
+    this one still starts; else the web is up before, or a slow machine would never serve at all.
     """
 
     def __init__(
@@ -228,12 +230,27 @@ class Killer(_Busy):
     def run(self, number: int) -> None:
         """Kill and start again."""
         for _ in range(self._n_kills):
+            if self._random.random() > KILLED_STARTING:
+                self._await_web()
             if self.stopping.wait(self._random.expovariate(1.0 / self._mean_seconds)):
                 break
             victim = self._random.choice(list(self._processes))
             victim.kill()
             victim.launch()
             self.counts["killed worker" if victim.is_worker else "killed web"] += 1
+
+    def _await_web(self) -> None:
+        for process in self._processes:
+            while not (process.is_worker or is_ready(process) or self.stopping.is_set()):
+                time.sleep(0.05)
+
+
+def is_ready(server: ServerProcess) -> bool:
+    """Whether the server would serve."""
+    try:
+        return httpx2.get(f"{server.url}/readyz", timeout=5).status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 def settle(client: httpx2.Client, timeout_seconds: float = PATIENCE_SECONDS) -> None:
