@@ -190,7 +190,7 @@ class _Page:
     def _size(self, index: int) -> float:
         if not pdfium.FPDFText_GetLooseCharBox(self._page, index, self._loose_reference):
             return 0.0
-        return round((self._loose.top - self._loose.bottom) * 2) / 2
+        return float(round((self._loose.top - self._loose.bottom) * 2) / 2)
 
     def _is_bold(self, index: int) -> bool:
         if pdfium.FPDFText_GetFontWeight(self._page, index) >= _BOLD_WEIGHT:
