@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
 from ragdock.adapters.parsers import pdf_pdfium
 from ragdock.core.chunking import chunk_document
 from ragdock.errors import DocumentError
-from ragdock.types import ParsedDocument
+from ragdock.types import BlockKind, ParsedDocument
 from support.files import DATA, joined, pdf_bytes
 
 MAX_PAGES = 20_000
@@ -125,6 +126,73 @@ def test_partly_scanned() -> None:
     assert sum(part.n_scanned for part in parts) == 1
     assert [page.number for page in joined(parts).pages] == [1, 3]
     assert "every 47 days" not in joined(parts).text
+
+
+def sample(name: str) -> ParsedDocument:
+    return parse((DATA / name).read_bytes())
+
+
+def texts(parsed: ParsedDocument, kind: BlockKind) -> list[str]:
+    return [parsed.text[b.start : b.end] for b in parsed.blocks if b.kind is kind]
+
+
+def test_columns_are_read_one_after_the_other() -> None:
+    """Columns that are drawn row by row are read from top to bottom, then from left to right."""
+    parsed = sample("columns.pdf")
+    paragraphs = texts(parsed, BlockKind.PARAGRAPH)
+    openings = ["The salt works", "The rakers", "Since the bridge", "The salt works"]
+    openings += ["The salt works", "The rakers", "Since the bridge"]  # Of page 2, in three columns.
+    assert len(paragraphs) == len(openings)
+    assert all(text.startswith(begin) for text, begin in zip(paragraphs, openings, strict=True))
+    assert "to the height of a hand. Wind and sun do the rest." in paragraphs[0]
+
+
+def test_titles_over_columns_divide_them() -> None:
+    """What stands above and below a title over all columns stays above and below it."""
+    parsed = sample("columns.pdf")
+    headings = [(b.level, b.label) for b in parsed.blocks if b.kind is BlockKind.HEADING]
+    assert headings == [
+        (1, "The salt works of Ulverby and the people who rake the ponds"),
+        (2, "What became of the barges in the years after the bridge"),
+        (1, "Three columns of the same story"),
+    ]
+    kinds = [b.kind for b in parsed.blocks]
+    assert kinds.index(BlockKind.HEADING, 1) == 3
+
+
+def test_tables_are_rows() -> None:
+    """Rows that stand in line are a table with its header; the text around them is none."""
+    parsed = sample("tables.pdf")
+    (table,) = [b for b in parsed.blocks if b.kind is BlockKind.TABLE]
+    assert table.label == "Pond | Area | Harvest | Foreman"
+    assert "Chapel | 440 m² | 87 t | Ida Brandt\n" in parsed.text[table.start : table.end]
+    assert len(texts(parsed, BlockKind.PARAGRAPH)) == 2
+
+
+def test_headings_by_size() -> None:
+    """Short lines in larger letters than the text's are headings."""
+    assert texts(parse(HANDBOOK), BlockKind.HEADING) == [
+        "Marlow Ridge Observatory", "Care of the instruments", "In an emergency",
+    ]  # fmt: skip
+
+
+def test_headings_by_outline() -> None:
+    """Where bookmarks name the headings, type does not matter."""
+    blocks = sample("outline.pdf").blocks
+    headings = [(b.level, b.label) for b in blocks if b.kind is BlockKind.HEADING]
+    assert headings == [
+        (1, "Repair of tide gates"), (2, "1 Inspection"), (3, "1.1 Hinges"), (3, "1.2 Seals"),
+        (2, "2 Replacement"),
+    ]  # fmt: skip
+
+
+def test_text_of_one_size_has_no_headings() -> None:
+    """Short lines alone are no headings, and single columns stay as they are."""
+    page = "\n".join(f"Line {n} of a poem that is set in short lines" for n in range(40))
+    parsed = parse(pdf_bytes(page))
+    assert {b.kind for b in parsed.blocks} == {BlockKind.PARAGRAPH}
+    numbers = re.findall(r"Line (\d+)", parsed.text)
+    assert numbers == sorted(numbers, key=int)
 
 
 def test_too_many_pages() -> None:

@@ -1,8 +1,8 @@
-"""PDF through PDFium: the text of each page in reading order, as paragraphs.
+"""PDF through PDFium: the text of each page in reading order: headings, paragraphs, tables.
 
-PDFium gives lines; this module joins them again into paragraphs (the last line of a paragraph is
-short or ends a sentence), undoes hyphenation, and leaves out lines that repeat at the top or bottom
-of the pages. Pages that hold pictures and no text are counted.
+PDFium gives lines (`pdf_layout` orders them); this module joins them again into paragraphs (the
+last line of a paragraph is short or ends a sentence), undoes hyphenation, and leaves out lines that
+repeat at the top or bottom of the pages. Pages that hold pictures and no text are counted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ import pypdfium2.raw as pdfium
 
 from ragdock.adapters.parsers.building import MAX_CHARACTERS, TextBuilder
 from ragdock.adapters.parsers.parts import PART_CHARACTERS, split
+from ragdock.adapters.parsers.pdf_headings import Headings, outline_of
+from ragdock.adapters.parsers.pdf_layout import Line, lines_of
+from ragdock.adapters.parsers.tables import Cell, add_table
 from ragdock.adapters.parsers.text_stream import size_of
 from ragdock.errors import DocumentError
 from ragdock.types import BlockKind, ParsedDocument
@@ -33,7 +36,9 @@ _TAIL: Final = 4096  # Readers look for %%EOF in the last 1,024 bytes; some writ
 
 # PDFium joins a word that it takes for hyphenated, and leaves one of these marks.
 _HYPHEN_MARKS: Final = "\x02\ufffe\u00ad"
-_HYPHENATED: Final = re.compile(rf"(?<=\w)(?:[{_HYPHEN_MARKS}]\n?|-\n)(?=[^\W\d_A-Z])")
+_HYPHENATED: Final = re.compile(rf"(?<=\w)[{_HYPHEN_MARKS}](?=[^\W\d_A-Z])")
+_DIVIDED: Final = re.compile(rf"(?<=\w)[-{_HYPHEN_MARKS}]\Z")
+_CONTINUED: Final = re.compile(r"[^\W\d_A-Z]")
 _JUNK: Final = re.compile(
     r"[\x00-\x08\x0b\x0e-\x1f\x7f\u200b\u2060\ufeff\ufffe\uffff\ud800-\udfff]"
 )
@@ -61,18 +66,23 @@ def parts(file: BinaryIO, max_pages: int, limit: int = PART_CHARACTERS) -> Itera
     _refuse_truncated(file)
     reader = _Reader(file, max_pages)
     start = n_told = 0
-    running: frozenset[str] | None = None
+    running: frozenset[str] = frozenset()
+    headings: Headings | None = None
     try:
         for first, pages in reader.stretches(limit):
             behind = first + len(pages)
-            if running is None:
+            if headings is None:
                 whole = behind == reader.n_pages
-                running = _running_lines(pages if whole else reader.sample())
+                sample = dict(enumerate(pages)) if whole else reader.sample()
+                running = _running_lines(list(sample.values()))
+                clean = {
+                    number: _without_running(lines, running) for number, lines in sample.items()
+                }
+                headings = Headings(clean, reader.outline)
             builder = TextBuilder(MAX_CHARACTERS - start, continued=start > 0)
             for number, lines in enumerate(pages, first + 1):
                 before = builder.length
-                for paragraph in _paragraphs(_without_running(lines, running)):
-                    builder.add(paragraph, BlockKind.PARAGRAPH)
+                _add_page(builder, number - 1, _without_running(lines, running), headings)
                 if builder.length > before:
                     builder.end_page(number, before)
             if builder.length:
@@ -123,6 +133,7 @@ class _Reader:
         self.n_pages = len(self._document)
         self.n_broken = self.n_scanned = 0
         self.title = _title(self._document)
+        self.outline = outline_of(self._document)
         if self.n_pages > max_pages:
             raise DocumentError(
                 f"The PDF has {self.n_pages:,} pages and may have {max_pages:,} (RAG_MAX_PAGES); "
@@ -133,25 +144,25 @@ class _Reader:
     def close(self) -> None:
         self._document.close()
 
-    def stretches(self, limit: int) -> Iterator[tuple[int, list[list[str]]]]:
+    def stretches(self, limit: int) -> Iterator[tuple[int, list[list[Line]]]]:
         """(first page, pages) with at most `limit` characters, or with one page."""
         first, n_characters = 0, 0
-        pages: list[list[str]] = []
+        pages: list[list[Line]] = []
         for number in range(self.n_pages):
             lines = self._page(number)
-            n_lines = sum(map(len, lines)) + len(lines)
-            if pages and n_characters + n_lines > limit:
+            n_page = _n_characters(lines)
+            if pages and n_characters + n_page > limit:
                 n_whole = _whole_pages(pages)
                 yield first, pages[:n_whole]
                 first, pages = first + n_whole, pages[n_whole:]
-                n_characters = sum(len(line) + 1 for page in pages for line in page)
+                n_characters = sum(map(_n_characters, pages))
                 self.close()
                 self._document = _open(self._file)
             pages.append(lines)
-            n_characters += n_lines
+            n_characters += n_page
         yield first, pages
 
-    def _page(self, number: int) -> list[str]:
+    def _page(self, number: int) -> list[Line]:
         try:
             lines = _lines(self._document, number)
             if not lines:
@@ -161,13 +172,13 @@ class _Reader:
             return []
         return lines
 
-    def sample(self) -> list[list[str]]:
-        """Pages from all over the document."""
+    def sample(self) -> dict[int, list[Line]]:
+        """Pages from all over the document, by number (0-based)."""
         step = max(1, self.n_pages // _SAMPLE_PAGES)
-        pages = []
+        pages = {}
         for number in range(0, self.n_pages, step):
             with suppress(pypdfium2.PdfiumError):
-                pages.append(_lines(self._document, number))
+                pages[number] = _lines(self._document, number)
         return pages
 
 
@@ -184,30 +195,44 @@ def _open(file: BinaryIO) -> pypdfium2.PdfDocument:
         ) from None
 
 
-def _whole_pages(pages: list[list[str]]) -> int:
+def _n_characters(lines: list[Line]) -> int:
+    return sum(len(line.text) + 1 for line in lines)
+
+
+def _whole_pages(pages: list[list[Line]]) -> int:
     """How many of the pages to take, so that the last one ends with a sentence, if one does."""
     for n in range(len(pages), len(pages) * 3 // 4, -1):
         body = pages[n - 1][:-_RUNNING_LINES] or pages[n - 1]
-        if body and any(_SENTENCE_END.search(line) for line in (body[-1], pages[n - 1][-1])):
+        if body and any(_SENTENCE_END.search(one.text) for one in (body[-1], pages[n - 1][-1])):
             return n
     return len(pages)
 
 
-def _lines(document: pypdfium2.PdfDocument, number: int) -> list[str]:
+def _lines(document: pypdfium2.PdfDocument, number: int) -> list[Line]:
     page = document[number]
     try:
         text_page = page.get_textpage()
         try:
-            text = text_page.get_text_bounded()
+            lines = lines_of(text_page)
         finally:
             text_page.close()
     finally:
         page.close()
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = _HYPHENATED.sub("", text)
-    text = _JUNK.sub("", text.replace("\x02", "-")).translate(_LIGATURES)
-    lines = (" ".join(line.split()) for line in text.split("\n"))
-    return [line for line in lines if line]
+    joined: list[Line] = []
+    for line in lines:
+        above = joined[-1].text if joined and not line.cells else ""
+        if _DIVIDED.search(above) and (_CONTINUED.match(line.text) or above[-1] != "-"):
+            hyphen = "" if _CONTINUED.match(line.text) else "-"
+            joined[-1] = replace(joined[-1], text=above[:-1] + hyphen + line.text)
+        else:
+            joined.append(line)
+    cleaned = (replace(line, text=_clean(line.text)) for line in joined)
+    return [line for line in cleaned if line.text]
+
+
+def _clean(text: str) -> str:
+    text = _HYPHENATED.sub("", text).replace("\x02", "-")
+    return " ".join(_JUNK.sub("", text).translate(_LIGATURES).split())
 
 
 def _has_picture(document: pypdfium2.PdfDocument, number: int) -> bool:
@@ -224,39 +249,74 @@ def _title(document: pypdfium2.PdfDocument) -> str:
     return "" if _NO_TITLE.fullmatch(title) else title[:300]
 
 
-def _running_lines(pages: list[list[str]]) -> frozenset[str]:
+def _running_lines(pages: list[list[Line]]) -> frozenset[str]:
     """Lines at the edges of most pages, their digits masked: headers, footers, page numbers."""
     full = [lines for lines in pages if lines]
     if len(full) < _RUNNING_PAGES:
         return frozenset()
     counts: Counter[str] = Counter()
     for lines in full:
-        counts.update({_DIGITS.sub("0", line) for line in _edges(lines)})
+        counts.update({_DIGITS.sub("0", lines[at].text) for at in _edges(lines)})
     return frozenset(line for line, n in counts.items() if n >= len(full) * _RUNNING_SHARE)
 
 
-def _edges(lines: list[str]) -> list[str]:
-    return lines[:_RUNNING_LINES] + lines[max(_RUNNING_LINES, len(lines) - _RUNNING_LINES) :]
+def _edges(lines: list[Line]) -> list[int]:
+    """Which lines stand highest and lowest, wherever in the order they come."""
+    order = sorted(range(len(lines)), key=lambda at: -lines[at].top)
+    return order[:_RUNNING_LINES] + order[max(_RUNNING_LINES, len(order) - _RUNNING_LINES) :]
 
 
-def _without_running(lines: list[str], running: frozenset[str]) -> list[str]:
-    n = len(lines)
+def _without_running(lines: list[Line], running: frozenset[str]) -> list[Line]:
+    edges = set(_edges(lines)) if running else set()
     return [
         line
-        for i, line in enumerate(lines)
-        if not (
-            (i < _RUNNING_LINES or i >= n - _RUNNING_LINES) and _DIGITS.sub("0", line) in running
-        )
+        for at, line in enumerate(lines)
+        if not (at in edges and _DIGITS.sub("0", line.text) in running)
     ]
 
 
-def _paragraphs(lines: list[str]) -> list[str]:
-    """Lines joined where a paragraph goes on."""
-    if not lines:
-        return []
-    lengths = sorted(map(len, lines))
-    full = lengths[len(lengths) * 9 // 10]
-    paragraphs = [lines[0]]
+def _add_page(builder: TextBuilder, page: int, lines: list[Line], headings: Headings) -> None:
+    lengths = sorted(len(line.text) for line in lines)
+    full = lengths[len(lengths) * 9 // 10] if lengths else 0
+    waiting: list[str] = []
+
+    def end_text() -> None:
+        for paragraph in _paragraphs(waiting, full):
+            builder.add(paragraph, BlockKind.PARAGRAPH)
+        waiting.clear()
+
+    at = 0
+    while at < len(lines):
+        n_lines = _n_rows(lines, at)
+        if n_lines:
+            end_text()
+            rows = lines[at : at + n_lines]
+            add_table(builder, [[Cell(_clean(text)) for text in row.cells] for row in rows])
+            at += n_lines
+            continue
+        level, n_lines = headings.at(page, lines, at)
+        if level:
+            end_text()
+            title = " ".join(line.text for line in lines[at : at + n_lines])
+            builder.add(title, BlockKind.HEADING, level, label=title)
+        else:
+            n_lines = 1
+            waiting.append(lines[at].text)
+        at += n_lines
+    end_text()
+
+
+def _n_rows(lines: list[Line], at: int) -> int:
+    """How many rows of one table begin with line `at`."""
+    n = 0
+    while at + n < len(lines) and len(lines[at + n].cells) == len(lines[at].cells) > 0:
+        n += 1
+    return n
+
+
+def _paragraphs(lines: list[str], full: int) -> list[str]:
+    """Lines joined where a paragraph goes on; `full` is the length of a line that fills its row."""
+    paragraphs = lines[:1]
     for before, line in pairwise(lines):
         if _ends_paragraph(before, line, full):
             paragraphs.append(line)
