@@ -221,7 +221,8 @@ def test_in_production_the_stack_wants_a_key(
             assert client.get("/v1/collections").status_code == 401
             client.headers["Authorization"] = f"Bearer {key}"
             upload(client, DATA / "guide.md")
-            assert ask(client, "What is the idle power of the device?")["grounded"]
+            question = "How long do I hold the recessed button for a factory reset?"
+            assert ask(client, question)["grounded"]
             assert client.get("/metrics").status_code == 200
             stack.compose(*run_in, "revoke", "stack")
             assert client.get("/v1/collections").status_code == 401

@@ -18,7 +18,8 @@ import apsw
 
 from ragdock.adapters.stores.sqlite.connections import Database, require_safe_sqlite, translated
 from ragdock.adapters.stores.sqlite.migrations import CATALOGUE
-from ragdock.errors import ConfigurationError, ConflictError, StoreError
+from ragdock.adapters.stores.sqlite.writable import make_writable
+from ragdock.errors import ConflictError, StoreError
 from ragdock.types import ApiKey, Right
 
 __all__ = ["SqliteKeys"]
@@ -34,14 +35,9 @@ class SqliteKeys:
     """`KeyStore` in the catalogue of the data directory."""
 
     def __init__(self, directory: Path) -> None:
-        """Open or create; raises `ConfigurationError` when the directory can't be made."""
+        """Open or create; raises `ConfigurationError` when the directory can't be written."""
         require_safe_sqlite()
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise ConfigurationError(
-                f"RAG_DATA_DIR={str(directory)!r} can't be made: {exc.strerror}."
-            ) from exc
+        make_writable(directory, directory)
         self._path = directory / "catalogue.db"
         self._catalogue = Database(self._path, CATALOGUE, cache_mb=1)
         self._lock = threading.Lock()

@@ -28,8 +28,8 @@ from ragdock.adapters.stores.sqlite.owners import Owners
 from ragdock.adapters.stores.sqlite.peek import Peeker
 from ragdock.adapters.stores.sqlite.purging import Purger
 from ragdock.adapters.stores.sqlite.residence import Residence
+from ragdock.adapters.stores.sqlite.writable import make_writable
 from ragdock.errors import (
-    ConfigurationError,
     ConflictError,
     IntegrityError,
     NotFoundError,
@@ -65,7 +65,7 @@ class StoreFiles:
         require_safe_sqlite()
         self._directory = directory
         self._files_directory = directory / "collections"
-        _make_writable(self._files_directory)
+        make_writable(self._files_directory, directory)
         self._residence = Residence(directory)
         try:
             self._catalogue = Database(directory / "catalogue.db", CATALOGUE, cache_mb=4)
@@ -280,18 +280,3 @@ class StoreFiles:
             with suppress(OSError):  # The next start tries again.
                 base.with_suffix(suffix).unlink(missing_ok=True)
         shutil.rmtree(base.with_suffix(".shared"), ignore_errors=True)
-
-
-def _make_writable(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / f".probe-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as exc:
-        root = directory.parent
-        raise ConfigurationError(
-            f"RAG_DATA_DIR={str(root)!r} can't be written by user {os.getuid()}: "
-            f"{os.strerror(exc.errno or 0)}. On the host run `sudo chown -R {os.getuid()} "
-            f"<that directory>`, or set USER_ID in .env to the directory's owner."
-        ) from exc
