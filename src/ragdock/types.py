@@ -25,6 +25,7 @@ __all__ = [
     "ApiKey",
     "Block",
     "BlockKind",
+    "Bounds",
     "Chunk",
     "Citation",
     "Collection",
@@ -178,6 +179,16 @@ class SpooledFile:
     path: Path
     size_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one archive may unpack to, and what of that other archives in it have used up."""
+
+    max_files: int
+    max_bytes: int
+    used_files: int = 0
+    used_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

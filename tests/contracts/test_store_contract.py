@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from contracts.archive_contract import ArchivesContract
 from contracts.search_contract import FiltersContract, SearchContract
 from contracts.staging_contract import PurgeContract, StagingContract, TextContract
 from contracts.store_contract import (
@@ -46,6 +47,10 @@ class TestSqliteLedger(_Sqlite, LedgerContract):
 
 class TestSqliteUploads(_Sqlite, UploadsContract):
     """Values in the catalogue, and files beside it."""
+
+
+class TestSqliteArchives(_Sqlite, ArchivesContract):
+    """Files of archives by their ids."""
 
 
 class TestSqliteDocuments(_Sqlite, DocumentsContract):

@@ -349,4 +349,4 @@ def test_documents_survive_the_wire() -> None:
         0.25,
     )
     head, body = wire.encode_part(parsed)
-    assert wire.decode_reply(json.loads(head), body) == parsed
+    assert wire.decode_part(json.loads(head), body) == parsed

@@ -46,7 +46,7 @@ from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
 from ragdock.services.tenancy import TenantStore
 from ragdock.settings import Settings, cpu_quota
-from ragdock.types import JobState
+from ragdock.types import Bounds, JobState
 
 __all__ = ["DEFAULT_COLLECTION", "Services", "open_fleet_metrics", "open_keys", "open_services"]
 
@@ -142,6 +142,7 @@ def open_services(
             max_queue=settings.max_queue,
             n_threads=n_ingest_threads(n_threads),
             lease_seconds=settings.lease_seconds,
+            archive_bounds=Bounds(settings.max_archive_files, settings.max_archive_mb * 2**20),
         )
         dependencies = [
             Dependency("store", store.ping, required=True),

@@ -15,6 +15,7 @@ from typing import Final
 from ragdock.errors import InputError
 
 __all__ = [
+    "ARCHIVES",
     "BZIP2",
     "CODE_TYPES",
     "CSV",
@@ -141,13 +142,26 @@ _CODE_EXTENSIONS: Final = {
     "text/x-properties": "ini cfg conf properties",
 }
 
+_ARCHIVE_EXTENSIONS: Final = {
+    ZIP: "zip",
+    TAR: "tar",
+    GZIP: "gz gzip tgz",
+    BZIP2: "bz2 tbz2 tbz",
+    XZ: "xz txz",
+}
+
+ARCHIVES: Final = frozenset(_ARCHIVE_EXTENSIONS)
+"""Media types of files that hold files; a compressed TAR has its compression's."""
+
 CODE_TYPES: Final = frozenset(_CODE_EXTENSIONS)
 """Media types of source code and configuration, all handled alike."""
 
 SUPPORTED: Final[Mapping[str, str]] = MappingProxyType(
     {
         f".{extension}": media_type
-        for media_type, extensions in (_TEXT_EXTENSIONS | _CODE_EXTENSIONS).items()
+        for media_type, extensions in (
+            _TEXT_EXTENSIONS | _CODE_EXTENSIONS | _ARCHIVE_EXTENSIONS
+        ).items()
         for extension in extensions.split()
     }
 )
@@ -170,7 +184,13 @@ _ALIASES: Final = {
     "application/x-tex": LATEX,
     "text/srt": SUBRIP,
     "application/x-zip-compressed": ZIP,
+    "application/x-zip": ZIP,
+    "application/x-gtar": TAR,
     "application/x-gzip": GZIP,
+    "application/x-tgz": GZIP,
+    "application/x-compressed-tar": GZIP,
+    "application/x-bzip": BZIP2,
+    "application/x-xz-compressed-tar": XZ,
     "text/yaml": "application/yaml",
     "application/x-yaml": "application/yaml",
     "application/javascript": "text/javascript",
@@ -189,6 +209,10 @@ _MIMETYPE: Final = re.compile(
     rb"PK\x03\x04.{26}mimetype([a-z./+-]{10,80}?)(?=PK|[^a-z./+-])", re.DOTALL
 )
 _FOLDERS: Final = {b"word/": DOCX, b"ppt/": PPTX, b"xl/": XLSX}
+_CONTENT_TYPES: Final = b"[Content_Types].xml"  # Every OOXML package has it, and no other ZIP.
+_COMPRESSED: Final = {b"\x1f\x8b": GZIP, b"BZh": BZIP2, b"\xfd7zXZ\0": XZ}
+_TAR: Final = b"ustar"
+_TAR_AT: Final = 257
 _OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # Old Word, and DOCX with a password.
 _BINARY: Final = (
     b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"\x1f\x8b", b"BZh", b"\xfd7zXZ",
@@ -226,13 +250,15 @@ def detect_media_type(filename: str, declared: str | None, head: bytes) -> str |
     declared = (declared or "").split(";")[0].strip().lower()
     declared = _ALIASES.get(declared, declared)
     by_name = SUPPORTED.get(extension)
+    if (not extension or by_name in ARCHIVES) and (packed := _packed(head)):
+        return packed
     window = _PDF_WINDOW if by_name in (None, PDF) else len(_PDF)
     if _PDF in head[:window]:
         return PDF
     if head.startswith(_RTF):
         return RTF
     if head.startswith(_ZIP):
-        return _zipped(head, by_name if extension else _package(declared))
+        return _zipped(head, by_name) if extension else _zipped(head, _package(declared)) or ZIP
     if head.startswith(_OLE):
         return by_name if by_name in _OOXML else None
     if head.startswith(_BINARY) and by_name not in (PDF, *_PACKAGES):
@@ -253,9 +279,16 @@ def _zipped(head: bytes, expected: str | None) -> str | None:
         return media_type if media_type in _PACKAGES else None
     if expected in _PACKAGES:
         return expected
-    if expected is None:
-        return next((kind for folder, kind in _FOLDERS.items() if folder in head), None)
-    return None
+    if expected is None or (expected == ZIP and _CONTENT_TYPES in head):
+        expected = next((kind for folder, kind in _FOLDERS.items() if folder in head), expected)
+    return expected if expected == ZIP or expected in _PACKAGES else None
+
+
+def _packed(head: bytes) -> str | None:
+    """What a TAR or a compressed file is by its first bytes."""
+    if head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
+        return TAR
+    return next((kind for magic, kind in _COMPRESSED.items() if head.startswith(magic)), None)
 
 
 def _package(declared: str) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Steps
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from ragdock.types import (
+    Bounds,
     FetchedFile,
     Hit,
     ParsedDocument,
@@ -29,6 +30,16 @@ class Parser(Protocol):
 
         Raises `DocumentError`, also after some parts, when the bytes can't become text. Bounded in
         time and memory; closing the generator ends the work.
+        """
+        ...
+
+    def members(
+        self, content: BinaryIO, filename: str, media_type: str, bounds: Bounds
+    ) -> Steps[tuple[str, Iterator[bytes]], None, None]:
+        """The path and the content of each file in an archive, in its order.
+
+        The pieces of one are to be taken before the next is asked for. Raises `DocumentError`, also
+        after some files, when the archive is damaged, unsafe or over the bounds.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -147,6 +147,18 @@ class Store(Protocol):
         """Give up an unfinished job: what was searchable before stays. `ConflictError` if done."""
         ...
 
+    def expand(self, job: Job, uploads: Iterable[Upload]) -> Job:
+        """Accept the files of an archive with `job` as their parent; the job is done (`expanded`).
+
+        All in one transaction, in which the uploads are taken one by one: they may be gone through
+        again, and have to be at hand. Their document ids are `core.keys.member_id`s, and their
+        metadata have `archive`. Files of an earlier version of the archive that are not among them
+        are deleted, as is what was searchable under the archive's own id. `superseded` when a later
+        write of the archive's document is done already; nothing happens when another worker has the
+        job by now, or it was cancelled. Spools that no job owns then are the caller's to discard.
+        """
+        ...
+
     def stage(
         self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
     ) -> None:
@@ -202,10 +214,14 @@ class Store(Protocol):
         collection: str | None = None,
         states: Sequence[JobState] = (),
         document_id: str | None = None,
+        parent: int | None = None,
         before: int | None = None,
         limit: int = 100,
     ) -> tuple[Job, ...]:
-        """Rows of the ledger, newest first, with ids below `before`."""
+        """Rows of the ledger, newest first, with ids below `before`.
+
+        `parent` is the job of an archive, whose files' rows are asked for.
+        """
         ...
 
     def last_change(self) -> int:
@@ -273,7 +289,10 @@ class Store(Protocol):
         ...
 
     def delete_document(self, collection: str, document_id: str) -> None:
-        """Remove a document and cancel its unfinished work; gone when this returns."""
+        """Remove a document and cancel its unfinished work; gone when this returns.
+
+        The id of an archive stands for all its files.
+        """
         ...
 
     # Search

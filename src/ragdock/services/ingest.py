@@ -22,9 +22,9 @@ from ragdock.errors import (
     UnavailableError,
 )
 from ragdock.ports import Embedder, Metrics, Parser, Store
-from ragdock.services.pipeline import Pipeline
+from ragdock.services.pipeline import DEFAULT_BOUNDS, Pipeline
 from ragdock.services.threads import DaemonPool
-from ragdock.types import Job, JobStage, JobState, Upload
+from ragdock.types import Bounds, Job, JobStage, JobState, Upload
 
 __all__ = ["Ingester", "Workers"]
 
@@ -58,11 +58,14 @@ class Ingester:
         max_queue: int,
         n_threads: int,
         lease_seconds: float = 60.0,
+        archive_bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         self._store = store
         self._metrics = metrics
         self._fingerprint = fingerprint
-        self._pipeline = Pipeline(store, parser, embedder, metrics, chunk_tokens=chunk_tokens)
+        self._pipeline = Pipeline(
+            store, parser, embedder, metrics, chunk_tokens=chunk_tokens, bounds=archive_bounds
+        )
         self._max_queue = max_queue
         # One more than embeds, so that one parses or commits while the others keep the cores busy.
         self._n_slots = n_threads + 1

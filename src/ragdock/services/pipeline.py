@@ -11,23 +11,27 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Final
 
 import numpy as np
 
+from ragdock.core import media
 from ragdock.core.chunking import PartChunker
 from ragdock.core.fusion import FAMILIAR_FROM
 from ragdock.core.lead import Lead
 from ragdock.errors import ConflictError, DocumentError
 from ragdock.ports import Embedder, Metrics, Parser, Store
-from ragdock.types import Chunk, Job, JobStage, ParsedDocument, Vectors
+from ragdock.services.expanding import Expander
+from ragdock.types import Bounds, Chunk, Job, JobStage, ParsedDocument, Vectors
 
-__all__ = ["Passages", "Pipeline", "embedded_text", "passages", "token_counter"]
+__all__ = ["DEFAULT_BOUNDS", "Passages", "Pipeline", "embedded_text", "passages", "token_counter"]
 
 SAMPLE_CHARACTERS: Final = 4_000
 BATCH_CHUNKS: Final = 64
 BATCH_CHARACTERS: Final = 64 * 1024
 PROGRESS_SECONDS: Final = 1.0
+DEFAULT_BOUNDS: Final = Bounds(max_files=1000, max_bytes=500 * 2**20)
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +47,10 @@ class Pipeline:
         metrics: Metrics,
         *,
         chunk_tokens: int,
+        bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
+        """`bounds` are those of each archive."""
+        self._expander = Expander(store, parser, bounds)
         self._store = store
         self._parser = parser
         self._embedder = embedder
@@ -53,15 +60,21 @@ class Pipeline:
     def run(self, job: Job, *, cancelled: Callable[[], bool] = lambda: False) -> Job:
         """Read, cut, embed and commit a job's upload; the job as it is then.
 
+        An archive is expanded instead: its files become jobs.
+
         `cancelled` is asked between batches. Raises `ConflictError` (`cancelled`) when it says so,
         `DocumentError` when the upload can't become text, `NotFoundError` when it is gone, and
         `UnavailableError` when something that is needed refuses for now. Whatever is raised, what
         was searchable before stays so.
         """
+        report = _Report(self._store, job, cancelled)
         with closing(self._store.open_content(job.id)) as content:
+            if job.media_type in media.ARCHIVES:
+                with self._timed("expand"):
+                    return self._expander.run(job, content, partial(report.check, JobStage.PARSE))
             parts = self._parser.parts(content, job.filename, job.media_type)
             with closing(parts):
-                return self._run(job, parts, _Report(self._store, job, cancelled))
+                return self._run(job, parts, report)
 
     def _run(self, job: Job, parts: Iterator[ParsedDocument], report: _Report) -> Job:
         cutter = Passages(self._embedder, self._chunk_tokens)

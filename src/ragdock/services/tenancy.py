@@ -8,7 +8,7 @@ Workers act as nobody in particular, and see everything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import BinaryIO, Final
@@ -142,6 +142,10 @@ class TenantStore:
         """Give up an unfinished job."""
         return self._store.cancel(self._own_job(job_id).id)
 
+    def expand(self, job: Job, uploads: Iterable[Upload]) -> Job:
+        """Accept the files of an archive, in the collection of its job."""
+        return self._store.expand(job, uploads)
+
     def stage(
         self, job: Job, parsed: ParsedDocument, chunks: Sequence[Chunk], vectors: Vectors
     ) -> None:
@@ -188,6 +192,7 @@ class TenantStore:
         collection: str | None = None,
         states: Sequence[JobState] = (),
         document_id: str | None = None,
+        parent: int | None = None,
         before: int | None = None,
         limit: int = 100,
     ) -> tuple[Job, ...]:
@@ -198,6 +203,7 @@ class TenantStore:
                 collection=None if collection is None else self._own(collection),
                 states=states,
                 document_id=document_id,
+                parent=parent,
                 before=before,
                 limit=limit,
             )
@@ -208,6 +214,7 @@ class TenantStore:
                     collection=name,
                     states=states,
                     document_id=document_id,
+                    parent=parent,
                     before=before,
                     limit=limit,
                 )

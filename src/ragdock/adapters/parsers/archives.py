@@ -23,6 +23,7 @@ from typing import IO, Any, BinaryIO, Final
 
 from ragdock.core import media
 from ragdock.errors import DocumentError
+from ragdock.types import Bounds
 
 __all__ = ["Bounds", "Member", "members"]
 
@@ -44,14 +45,6 @@ _BROKEN: Final = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OSError,
     NotImplementedError, RuntimeError, OverflowError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one archive may unpack to."""
-
-    max_files: int
-    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +120,8 @@ class _Meter:
     def __init__(self, file: BinaryIO, bounds: Bounds) -> None:
         self._packed_bytes = file.seek(0, 2)
         self._bounds = bounds
-        self._n_files = 0
-        self._n_bytes = 0
+        self._n_files = bounds.used_files
+        self._n_bytes = bounds.used_bytes
 
     def count_file(self) -> None:
         self._n_files += 1
@@ -143,8 +136,8 @@ class _Meter:
             raise _bomb(
                 f"it unpacks to more than {self._bounds.max_bytes // 2**20} MB (RAG_MAX_ARCHIVE_MB)"
             )
-        ratio = self._n_bytes > self._packed_bytes * _MAX_RATIO
-        if self._n_bytes > _RATIO_FROM_BYTES and ratio:
+        own_bytes = self._n_bytes - self._bounds.used_bytes
+        if own_bytes > max(_RATIO_FROM_BYTES, self._packed_bytes * _MAX_RATIO):
             raise _bomb(f"it inflates more than {_MAX_RATIO:,} times")
 
     def pieces(self, stream: IO[bytes], head: bytes = b"") -> Iterator[bytes]:

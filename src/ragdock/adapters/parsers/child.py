@@ -91,10 +91,7 @@ def _answers(
     """The replies; the end, or the error, says whether this process ends after it."""
     try:
         _limit_cpu(timeout_seconds)
-        for part in formats.read(
-            file, request["filename"], request["media_type"], max_pages=request["max_pages"]
-        ):
-            yield wire.encode_part(part)
+        yield from _read_out(request, file)
         # What malloc keeps after a large document would count against the next one.
         last = last or peak_memory_mb("self") > memory_mb // 2
         yield wire.encode_end(last=last, closed=closed)
@@ -112,6 +109,20 @@ def _answers(
         message = "The document can't be read; it is probably damaged. Save it anew and try again."
         detail = traceback.format_exc(limit=-5)
         yield wire.encode_error("damaged", message, last=True, detail=detail)
+
+
+def _read_out(request: dict[str, Any], file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """The document's parts, or the archive's files in pieces."""
+    name, media_type = request["filename"], request["media_type"]
+    bounds = wire.bounds_of(request)
+    if bounds is None:
+        for part in formats.read(file, name, media_type, max_pages=request["max_pages"]):
+            yield wire.encode_part(part)
+        return
+    for path, pieces in formats.unpack(file, name, media_type, bounds):
+        yield wire.encode_piece(path, b"")
+        for piece in pieces:
+            yield wire.encode_piece(None, piece)
 
 
 def _limit(memory_mb: int) -> None:

@@ -14,14 +14,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, Final
 
 from ragdock.adapters.parsers import doors, formats, wire
 from ragdock.adapters.parsers.process import ChildDiedError, ChildProcess
 from ragdock.adapters.parsers.text_stream import size_of
+from ragdock.core import media
 from ragdock.errors import DocumentError, UnavailableError
-from ragdock.types import ParsedDocument
+from ragdock.types import Bounds, ParsedDocument
 
 __all__ = ["ParserPool"]
 
@@ -66,8 +67,7 @@ class ParserPool:
         """
         if not formats.is_supported(media_type):
             raise DocumentError(
-                f"Files of type {media_type} are not supported; upload text, Markdown, HTML, CSV, "
-                "JSON, source code, PDF or DOCX.",
+                f"Files of type {media_type} are not supported; see the README for the formats.",
                 code="unsupported",
             )
         size_bytes = size_of(content)
@@ -77,14 +77,25 @@ class ParserPool:
         if not formats.needs_child(media_type, size_bytes):
             yield from formats.read(content, filename, media_type, max_pages=self._max_pages)
             return
-        if not self._places.acquire(timeout=self._timeout_seconds):
-            raise UnavailableError("All parser processes are busy.", retry_after_seconds=5.0)
-        try:
-            with _with_descriptor(content) as file:
-                request = wire.encode_request(filename, media_type, self._max_pages)
-                yield from self._in_child(request, file, self._patience_seconds(size_bytes))
-        finally:
-            self._places.release()
+        request = wire.encode_request(filename, media_type, self._max_pages)
+        with closing(self._in_child(request, content, size_bytes)) as replies:
+            for head, body in replies:
+                yield wire.decode_part(head, body)
+
+    def members(
+        self, content: BinaryIO, filename: str, media_type: str, bounds: Bounds
+    ) -> Generator[tuple[str, Iterator[bytes]], None, None]:
+        """The path and the content of each file in an archive, unpacked in a child.
+
+        The pieces of one are to be taken before the next is asked for. Raises as `parts` does.
+        """
+        if media_type not in media.ARCHIVES:
+            raise DocumentError(f"A file of type {media_type} is no archive.", code="unsupported")
+        request = wire.encode_request(filename, media_type, self._max_pages, bounds)
+        with closing(self._in_child(request, content, size_of(content))) as replies:
+            following = _Following(replies)
+            while (path := following.path()) is not None:
+                yield path, following.pieces()
 
     def close(self) -> None:
         """End all children, also those at work; their callers get `UnavailableError`."""
@@ -115,13 +126,25 @@ class ParserPool:
         return self._timeout_seconds * (2 + size_bytes / _BYTES_A_LIMIT)
 
     def _in_child(
+        self, request: bytes, content: BinaryIO, size_bytes: int
+    ) -> Generator[tuple[dict[str, Any], bytes], None, None]:
+        """What a child, once there is a free one, replies before the end."""
+        if not self._places.acquire(timeout=self._timeout_seconds):
+            raise UnavailableError("All parser processes are busy.", retry_after_seconds=5.0)
+        try:
+            with _with_descriptor(content) as file:
+                yield from self._replies(request, file, self._patience_seconds(size_bytes))
+        finally:
+            self._places.release()
+
+    def _replies(
         self, request: bytes, file: BinaryIO, patience_seconds: float
-    ) -> Iterator[ParsedDocument]:
+    ) -> Generator[tuple[dict[str, Any], bytes], None, None]:
         child, head, body = self._ask(request, file)
         is_done = False
         try:
-            while (part := self._decoded(head, body)) is not None:
-                yield part
+            while not self._is_end(head):
+                yield head, body
                 begin = time.monotonic()
                 limit_seconds = min(self._timeout_seconds, patience_seconds)
                 try:
@@ -143,10 +166,10 @@ class ParserPool:
                 self._discard(child)
 
     @staticmethod
-    def _decoded(head: dict[str, Any], body: bytes) -> ParsedDocument | None:
+    def _is_end(head: dict[str, Any]) -> bool:
         if head.get("detail"):
             logger.warning("a parser failed on a document", extra={"detail": head["detail"]})
-        return wire.decode_reply(head, body)
+        return wire.is_end(head)
 
     def _ask(self, request: bytes, file: BinaryIO) -> tuple[ChildProcess, dict[str, Any], bytes]:
         """A child that has begun with the document, and its first reply."""
@@ -237,6 +260,28 @@ class ParserPool:
             "it again.",
             code="damaged",
         )
+
+
+class _Following:
+    """The files that a child's replies are the pieces of."""
+
+    def __init__(self, replies: Iterator[tuple[dict[str, Any], bytes]]) -> None:
+        self._replies = replies
+        self._path: str | None = None
+
+    def path(self) -> str | None:
+        """The next file's; what is left of the one before is passed over."""
+        path, self._path = self._path, None
+        while path is None and (reply := next(self._replies, None)) is not None:
+            path = reply[0]["path"]
+        return path
+
+    def pieces(self) -> Iterator[bytes]:
+        """The content of the file whose path was asked for."""
+        while self._path is None and (reply := next(self._replies, None)) is not None:
+            self._path = reply[0]["path"]
+            if self._path is None:
+                yield reply[1]
 
 
 def _is_blank(content: BinaryIO) -> bool:

@@ -13,9 +13,9 @@ from ragdock.adapters.parsers.text_stream import TextStream
 from ragdock.core import media
 from ragdock.core.spans import overlong_word_spans
 from ragdock.errors import DocumentError
-from ragdock.types import ParsedDocument
+from ragdock.types import Bounds, ParsedDocument
 
-__all__ = ["is_supported", "modules", "needs_child", "read"]
+__all__ = ["is_supported", "modules", "needs_child", "read", "unpack"]
 
 _SCANNERS: Final = {
     media.PLAIN_TEXT: ("plain_text", "Scanner"),
@@ -64,7 +64,8 @@ def needs_child(media_type: str, size_bytes: int) -> bool:
 
 def modules() -> tuple[str, ...]:
     """The names of all modules that parse."""
-    names = {module for module, _ in (*_SCANNERS.values(), *_PARSERS.values())} | {"pdf_pdfium"}
+    names = {module for module, _ in (*_SCANNERS.values(), *_PARSERS.values())}
+    names |= {"archives", "pdf_pdfium"}
     return tuple(f"ragdock.adapters.parsers.{name}" for name in sorted(names))
 
 
@@ -78,6 +79,15 @@ def read(
         words.look(part.text)
         yield replace(part, title=title) if title else part
     words.refuse_none()
+
+
+def unpack(
+    file: BinaryIO, filename: str, media_type: str, bounds: Bounds
+) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The files in an archive, each to be read before the next; see `archives.members`."""
+    members = _imported("archives", "members", media_type)
+    for member in members(file, filename, media_type, bounds):
+        yield member.path, member.pieces
 
 
 def _parts(file: BinaryIO, media_type: str, max_pages: int) -> Iterator[ParsedDocument]:

@@ -3,7 +3,8 @@
 A frame is its length (8 bytes, big endian) and that many bytes. A request is one frame, a JSON
 object; the file's descriptor comes with its first byte (`SCM_RIGHTS`). A reply is any number of
 parts and an end, or an error after any number of parts; each is two frames, a JSON object and the
-part's text in UTF-8.
+part's text in UTF-8. The reply to a request for what is in an archive is the same with pieces of
+files in place of parts: the first of each file names its path.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any, Final
 
 from ragdock.errors import DocumentError
-from ragdock.types import Block, BlockKind, PageSpan, ParsedDocument
+from ragdock.types import Block, BlockKind, Bounds, PageSpan, ParsedDocument
 
 __all__ = [
     "HEADER",
     "MAX_REPLY_BYTES",
     "MEMORY_MESSAGE",
-    "decode_reply",
+    "bounds_of",
+    "decode_part",
     "encode_end",
     "encode_error",
     "encode_part",
+    "encode_piece",
     "encode_request",
+    "is_end",
 ]
 
 HEADER: Final = struct.Struct(">Q")
@@ -38,11 +43,27 @@ MEMORY_MESSAGE: Final = (
 _KINDS: Final = tuple(BlockKind)
 
 
-def encode_request(filename: str, media_type: str, max_pages: int) -> bytes:
-    """What to know of a file that is to be parsed."""
-    head = {"filename": filename, "media_type": media_type, "max_pages": max_pages}
+def encode_request(
+    filename: str, media_type: str, max_pages: int, bounds: Bounds | None = None
+) -> bytes:
+    """What to know of a file that is to be parsed, or, within bounds, unpacked."""
+    head: dict[str, Any] = {
+        "filename": filename, "media_type": media_type, "max_pages": max_pages
+    }  # fmt: skip
+    if bounds is not None:
+        head["bounds"] = asdict(bounds)
     payload = json.dumps(head).encode()
     return HEADER.pack(len(payload)) + payload
+
+
+def bounds_of(request: dict[str, Any]) -> Bounds | None:
+    """The bounds of a request to unpack; None when it asks for a document."""
+    return Bounds(**request["bounds"]) if "bounds" in request else None
+
+
+def encode_piece(path: str | None, piece: bytes) -> tuple[bytes, bytes]:
+    """The beginning of the file at that path in an archive, or more of the file before."""
+    return json.dumps({"path": path}).encode(), piece
 
 
 def encode_part(parsed: ParsedDocument) -> tuple[bytes, bytes]:
@@ -80,12 +101,15 @@ def encode_error(
     return json.dumps(head).encode(), b""
 
 
-def decode_reply(head: dict[str, Any], body: bytes) -> ParsedDocument | None:
-    """The part of a reply, None at the end of the document, or its `DocumentError`."""
-    if "last" in head and "code" not in head:
-        return None
+def is_end(head: dict[str, Any]) -> bool:
+    """Whether there are no more parts; raises the `DocumentError` that says why there are none."""
     if "code" in head:
         raise DocumentError(head["message"], code=head["code"])
+    return "last" in head
+
+
+def decode_part(head: dict[str, Any], body: bytes) -> ParsedDocument:
+    """The part of a reply that is not the end."""
     labels = head["labels"]
     return ParsedDocument(
         body.decode(),

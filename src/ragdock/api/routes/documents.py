@@ -19,6 +19,7 @@ from ragdock.api.clock import request_clock
 from ragdock.api.deps import CollectionQuery, DocumentId, GateOf, ServicesOf
 from ragdock.api.fields import DOCUMENT_ID, MetadataObject
 from ragdock.api.forms import too_many_files
+from ragdock.api.gate import Gate
 from ragdock.api.problems import problem, problem_responses
 from ragdock.api.schemas import (
     Accepted,
@@ -36,11 +37,12 @@ from ragdock.api.uploads import (
 )
 from ragdock.bootstrap import DEFAULT_COLLECTION, Services
 from ragdock.core.ids import PublicIds
+from ragdock.core.keys import members_prefix
 from ragdock.errors import InputError, NotFoundError, UnavailableError
 from ragdock.settings import Settings
 from ragdock.types import Document, Job, JobKind, JobState, Right, Upload
 
-__all__ = ["finished", "router", "waited"]
+__all__ = ["all_finished", "router", "waited"]
 
 _UNFINISHED: Final = (JobState.PENDING, JobState.PROCESSING)
 _FIRST_LOOK_SECONDS: Final = 0.01
@@ -88,7 +90,9 @@ _ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {
     202: {"model": AcceptedList, "description": "Accepted: they survive a crash from here on."},
     **problem_responses(400, 404, 409, 413, 415, 422, 503),
 }
-Wait = Annotated[bool, Query(description="Answer when the documents are searchable.")]
+Wait = Annotated[
+    bool, Query(description="Answer when the documents are searchable, those in archives too.")
+]
 
 
 @router.post(
@@ -239,7 +243,8 @@ async def _answer(
     if failed and len(failed) == len(jobs):
         return _all_failed(failed)
     body = AcceptedList(documents=[Accepted.of(job, services.ids) for job in jobs])
-    return JSONResponse(body.model_dump(mode="json"), 200 if wait and finished(jobs) else 202)
+    is_done = wait and await all_finished(services, gate, jobs)
+    return JSONResponse(body.model_dump(mode="json"), 200 if is_done else 202)
 
 
 async def waited(
@@ -261,7 +266,7 @@ async def waited(
         clock.watch()
     try:
         async with asyncio.timeout(services.settings.wait_timeout_seconds):
-            while not finished(jobs):
+            while not await all_finished(services, gate, jobs):
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 1.5, _LONGEST_PAUSE_SECONDS)
                 with suppress(UnavailableError):
@@ -275,9 +280,28 @@ async def waited(
     return jobs
 
 
-def finished(jobs: Sequence[Job]) -> bool:
-    """Whether there is nothing to wait for."""
-    return all(job.state not in _UNFINISHED for job in jobs)
+async def all_finished(services: Services, gate: Gate, jobs: Sequence[Job]) -> bool:
+    """Whether there is nothing to wait for, of the files in archives neither."""
+    if any(job.state in _UNFINISHED for job in jobs):
+        return False
+    archives = [job for job in jobs if job.outcome == "expanded"]
+    if not archives:
+        return True
+
+    def is_idle() -> bool:
+        return not any(
+            services.store.jobs(
+                collection=job.collection, parent=job.id, states=_UNFINISHED, limit=1
+            )
+            for job in archives
+        )
+
+    try:
+        return await gate.run(is_idle)
+    except NotFoundError:  # The collection was dropped, and its work with it.
+        return True
+    except UnavailableError:
+        return False
 
 
 def _all_failed(jobs: Sequence[Job]) -> Response:
@@ -312,9 +336,20 @@ def _document(services: Services, collection: str, document_id: str) -> Document
     try:
         return _settled(services.store.document(collection, document_id), job, services.ids)
     except NotFoundError:
+        if newest and newest[0].outcome == "expanded":
+            raise _expanded(document_id) from None
         if job is None:
             raise
         return DocumentBody.of_job(job, services.ids)
+
+
+def _expanded(document_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"{document_id!r} is an archive that was expanded: the documents in it have ids that begin "
+        f"with {members_prefix(document_id)!r}.",
+        field="path.document_id",
+        code="expanded",
+    )
 
 
 def _page(services: Services, collection: str, limit: int, after: str | None) -> DocumentList:

@@ -66,16 +66,24 @@ async def list_jobs(
     collection: Annotated[str | None, Query(pattern=NAME)] = None,
     status: JobState | None = None,
     document_id: Annotated[str | None, Query(pattern=DOCUMENT_ID)] = None,
+    parent_id: Annotated[
+        str | None,
+        Query(max_length=MAX_ID_CHARACTERS, description="An archive's job: those of its files."),
+    ] = None,
     before: Annotated[str | None, Query(max_length=MAX_ID_CHARACTERS)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> JobList:
     """Jobs, newest first."""
+
+    # No job has the number 0: what is no id has no files.
+    parent = None if parent_id is None else job_number(services.ids, parent_id) or 0
 
     def read() -> JobList:
         found = services.store.jobs(
             collection=collection,
             states=(status,) if status else (),
             document_id=document_id,
+            parent=parent,
             before=_before(services.ids, before),
             limit=limit + 1,
         )

@@ -17,7 +17,7 @@ from ragdock.api.clock import request_clock
 from ragdock.api.deps import CollectionQuery, GateOf, ServicesOf
 from ragdock.api.gate import Gate
 from ragdock.api.problems import problem, problem_responses
-from ragdock.api.routes.documents import finished, waited
+from ragdock.api.routes.documents import all_finished, waited
 from ragdock.api.schemas import FetchedDocument, FetchedList, UrlsRequest
 from ragdock.bootstrap import DEFAULT_COLLECTION
 from ragdock.errors import FetchError
@@ -95,7 +95,8 @@ async def add_urls(
         for url, found in fetched.items()
     ]
     answer = FetchedList(documents=documents)
-    status = 200 if (wait or body.wait) and finished(jobs) else 202
+    is_done = (wait or body.wait) and await all_finished(services, gate, jobs)
+    status = 200 if is_done else 202
     return JSONResponse(answer.model_dump(mode="json"), status)
 
 

@@ -240,7 +240,7 @@ class Build:
             )
         for document_id, version in gone:
             # The live file's own tombstone, which is younger, comes with the switch.
-            self._file.delete(document_id, version + 1)
+            self._file.delete([(document_id, version + 1)])
         return len(gone)
 
     def note(self, percent: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ from ragdock.adapters.stores.sqlite.segments import purge_step
 from ragdock.adapters.stores.sqlite.texts import StoredPart
 from ragdock.adapters.stores.sqlite.where import where_documents
 from ragdock.core.filters import Filter
+from ragdock.core.keys import is_member_of, members_prefix
 from ragdock.errors import NotFoundError, StoreError
 from ragdock.types import (
     Chunk,
@@ -176,10 +177,11 @@ class CollectionFile:
             self._database.give_back_space()
         return n_purged
 
-    def delete(self, document_id: str, version: int) -> None:
-        """Remove the document if it is older than `version`, and refuse older writes from now."""
+    def delete(self, deletions: Iterable[tuple[str, int]]) -> None:
+        """Remove each document older than the version, and refuse older writes from now."""
         with self._database.write() as connection:
-            delete_document(connection, document_id, version)
+            for document_id, version in deletions:
+                delete_document(connection, document_id, version)
         self._database.give_back_space()
 
     # Reading
@@ -215,6 +217,17 @@ class CollectionFile:
             (after or "", limit),
         )
         return tuple(map(self._document, rows))
+
+    def members(self, archive_id: str) -> set[str]:
+        """The searchable files of an archive."""
+        prefix = members_prefix(archive_id)
+        # What an archive's file is called by its id, and says of itself in its metadata.
+        rows = self._database.query(
+            "SELECT id FROM documents WHERE id >= ? AND id < ? "
+            "AND json_extract(metadata, '$.archive') IS NOT NULL",
+            (prefix, f"{prefix}g"),
+        )
+        return {row[0] for row in rows if is_member_of(row[0], prefix)}
 
     def parts(self, document_id: str) -> tuple[int, int, str]:
         """A searchable document's number, how many parts its text has, and its title."""

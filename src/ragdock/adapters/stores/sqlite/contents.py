@@ -106,6 +106,12 @@ class Contents:
             for spool in made:
                 spool.discard()
 
+    def whole(self, upload: Upload) -> Upload:
+        """The upload; `StoreError` when it was spooled and its file is not whole."""
+        if isinstance(upload.content, SpooledFile):
+            self._require_whole(upload.content)
+        return upload
+
     def _require_whole(self, file: SpooledFile) -> None:
         with suppress(OSError):
             in_place = file.path.parent == self._directory and _NAME.fullmatch(file.path.name)

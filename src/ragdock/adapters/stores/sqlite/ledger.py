@@ -8,8 +8,8 @@ comes from a worker that has lost the job.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeAlias
 
 import apsw
 
@@ -21,16 +21,20 @@ from ragdock.adapters.stores.sqlite.ledger_reads import LedgerReads
 from ragdock.adapters.stores.sqlite.ledger_rows import (
     OPEN,
     next_change,
+    open_members,
     read_one,
 )
 from ragdock.adapters.stores.sqlite.owners import Owners
 from ragdock.errors import ConflictError, NotFoundError
 from ragdock.types import Job, JobKind, JobStage, JobState, Upload
 
-__all__ = ["Ledger"]
+__all__ = ["Deletion", "Ledger"]
 
 KEEP_FINISHED: Final = 100_000
 TRIM_BATCH: Final = 1_000
+
+Deletion: TypeAlias = tuple[str, int]
+"""A document's id, and the version below which nothing of it stays."""
 
 
 class Ledger(LedgerReads):
@@ -103,7 +107,7 @@ class Ledger(LedgerReads):
         unchanged = same_as is not None and not fetch(
             connection,
             f"SELECT 1 FROM ledger WHERE collection_id = ? AND document_id = ? AND id > ? "
-            f"AND (state IN {OPEN} OR outcome IN ('indexed', 'deleted')) LIMIT 1",
+            f"AND (state IN {OPEN} OR outcome IN ('indexed', 'expanded', 'deleted')) LIMIT 1",
             (*key, same_as),
         )
         now = self._clock.wall()
@@ -142,10 +146,61 @@ class Ledger(LedgerReads):
                 (oldest[1] - KEEP_FINISHED,),
             )
 
-    def add_delete(self, collection_id: str, document_id: str) -> int:
-        """A row that asks for the document's removal; its unfinished index jobs are cancelled."""
-        now = self._clock.wall()
+    def expand(
+        self,
+        job: Job,
+        uploads: Iterable[Upload],
+        same_as: Callable[[Upload], int | None],
+        make_room: Callable[[], set[str]],
+    ) -> tuple[Job, list[Deletion]]:
+        """An archive's files as jobs, and the archive's own done; what is to be deleted then.
+
+        `make_room()` removes what was searchable under the archive's own id and answers the
+        searchable files of its earlier version. Nothing happens when the worker has lost the job.
+        """
         with self._catalogue.write() as connection:
+            if not self._holds(connection, job):
+                return read_one(connection, job.id), []
+            deletions: list[Deletion] = []
+            outcome = "superseded"
+            if not self._has_later(connection, job, ignore_open=True):
+                kept = set()
+                for upload in uploads:
+                    member = self._add_one(connection, job.collection_id, upload, same_as(upload))
+                    connection.execute(
+                        "UPDATE ledger SET parent = ? WHERE id = ?", (job.id, member)
+                    )
+                    kept.add(upload.document_id)
+                gone = make_room()
+                gone |= open_members(connection, job.collection_id, job.document_id)
+                deletions = self._add_deletes(connection, job.collection_id, gone - kept)
+                outcome = "expanded"
+            self._finish(connection, job.id, outcome)
+            after = read_one(connection, job.id)
+        self._owners.end(job.id)
+        self._catalogue.give_back_space()
+        return after, deletions
+
+    def add_deletes(
+        self, collection_id: str, document_ids: Iterable[str], archive_id: str
+    ) -> list[Deletion]:
+        """Rows that ask for removal; unfinished index jobs of the documents are cancelled.
+
+        The files of that archive that are not searchable yet, or failed, are removed as well.
+        """
+        with self._catalogue.write() as connection:
+            ids = {*document_ids, *open_members(connection, collection_id, archive_id)}
+            deletions = self._add_deletes(connection, collection_id, ids)
+        for _, version in deletions:
+            self._owners.end(version)
+        return deletions
+
+    def _add_deletes(
+        self, connection: apsw.Connection, collection_id: str, document_ids: Iterable[str]
+    ) -> list[Deletion]:
+        now = self._clock.wall()
+        deletions = []
+        for document_id in sorted(document_ids):
             open_jobs = fetch(
                 connection,
                 f"SELECT id FROM ledger WHERE collection_id = ? AND document_id = ? "
@@ -161,7 +216,15 @@ class Ledger(LedgerReads):
                 "VALUES (?, ?, 'delete', 'pending', '', '', 0, '', '{}', ?, ?, ?)",
                 (collection_id, document_id, next_change(connection), now, now),
             )
-            return connection.last_insert_rowid()
+            deletions.append((document_id, connection.last_insert_rowid()))
+        return deletions
+
+    def finish_deletes(self, versions: Iterable[int]) -> None:
+        """Mark removals done whose documents are gone."""
+        with self._catalogue.write() as connection:
+            for version in versions:
+                self._finish(connection, version, "deleted")
+        self._catalogue.give_back_space()
 
     def finish(self, job_id: int, outcome: str) -> Job:
         """Mark a job done whose content is searchable (or gone, for a removal); drop its upload.
@@ -289,12 +352,7 @@ class Ledger(LedgerReads):
     def withdrawn(self, job: Job) -> Job:
         """Complete a cancellation that a crash cut off between the two files."""
         with self._catalogue.write() as connection:
-            held = fetch(
-                connection,
-                "SELECT 1 FROM ledger WHERE id = ? AND state = 'processing' AND token = ?",
-                (job.id, job.token),
-            )
-            if held:
+            if self._holds(connection, job):
                 self._withdraw(connection, job.id, None)
             after = read_one(connection, job.id)
         self._owners.end(job.id)
@@ -342,13 +400,20 @@ class Ledger(LedgerReads):
             return read_one(connection, job_id)
 
     @staticmethod
-    def _has_later(connection: apsw.Connection, job: Job) -> bool:
+    def _holds(connection: apsw.Connection, job: Job) -> bool:
+        """Whether the worker that was given this job still has it."""
+        sql = "SELECT 1 FROM ledger WHERE id = ? AND state = 'processing' AND token = ?"
+        return bool(fetch(connection, sql, (job.id, job.token)))
+
+    @staticmethod
+    def _has_later(connection: apsw.Connection, job: Job, *, ignore_open: bool = False) -> bool:
         return bool(
             fetch(
                 connection,
                 f"SELECT 1 FROM ledger WHERE collection_id = ? AND document_id = ? AND id > ? "
-                f"AND (state IN {OPEN} OR outcome IN ('indexed', 'deleted', 'unchanged')) LIMIT 1",
-                (job.collection_id, job.document_id, job.id),
+                f"AND (? AND state IN {OPEN} "
+                "OR outcome IN ('indexed', 'expanded', 'deleted', 'unchanged')) LIMIT 1",
+                (job.collection_id, job.document_id, job.id, not ignore_open),
             )
         )
 

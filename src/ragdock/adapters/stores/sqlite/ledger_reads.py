@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from ragdock.adapters.stores.sqlite.connections import Database
-from ragdock.adapters.stores.sqlite.ledger_rows import COLUMNS, FROM, OPEN, job_of
+from ragdock.adapters.stores.sqlite.ledger_rows import COLUMNS, FROM, OPEN, job_of, open_members
 from ragdock.errors import job_not_found
 from ragdock.types import Job, JobKind, JobState
 
@@ -31,6 +31,11 @@ class LedgerReads:
             [(JobKind.INDEX, JobState.PROCESSING)],
             [(JobKind.INDEX, JobState.FAILED)],
         )
+
+    def open_members(self, collection_id: str, archive_id: str) -> set[str]:
+        """The files of an archive that are unfinished or failed."""
+        with self._catalogue.read() as connection:
+            return open_members(connection, collection_id, archive_id)
 
     def pending_deletes(self) -> tuple[Job, ...]:
         """Removals that a crash left undone."""
@@ -72,6 +77,7 @@ class LedgerReads:
         collection_id: str | None,
         states: Sequence[JobState],
         document_id: str | None,
+        parent: int | None,
         before: int | None,
         limit: int,
     ) -> tuple[Job, ...]:
@@ -80,6 +86,7 @@ class LedgerReads:
         for sql, value in (
             ("l.collection_id = ?", collection_id),
             ("l.document_id = ?", document_id),
+            ("l.parent = ?", parent),
             ("l.id < ?", before),
         ):
             if value is not None:

@@ -8,10 +8,11 @@ from typing import Any, Final
 import apsw
 
 from ragdock.adapters.stores.sqlite.connections import fetch
+from ragdock.core.keys import is_member_of, members_prefix
 from ragdock.errors import job_not_found
 from ragdock.types import Job, JobKind, JobStage, JobState
 
-__all__ = ["COLUMNS", "FROM", "OPEN", "job_of", "next_change", "read_one"]
+__all__ = ["COLUMNS", "FROM", "OPEN", "job_of", "next_change", "open_members", "read_one"]
 
 COLUMNS: Final = (
     "l.id, l.collection_id, c.name, l.document_id, l.kind, l.state, l.filename, l.media_type, "
@@ -67,3 +68,18 @@ def next_change(connection: apsw.Connection) -> int:
         connection, "UPDATE counters SET value = value + 1 WHERE name = 'change' RETURNING value"
     )
     return int(rows[0][0])
+
+
+def open_members(connection: apsw.Connection, collection_id: str, archive_id: str) -> set[str]:
+    """The files of an archive whose newest rows are uploads that are unfinished or failed."""
+    prefix = members_prefix(archive_id)
+    rows = fetch(
+        connection,
+        "SELECT DISTINCT l.document_id FROM ledger l WHERE l.collection_id = ? "
+        "AND l.document_id >= ? AND l.document_id < ? AND l.kind = 'index' "
+        "AND l.state IN ('pending', 'processing', 'failed') AND l.parent IS NOT NULL "
+        "AND NOT EXISTS (SELECT 1 FROM ledger n WHERE n.collection_id = l.collection_id "
+        "AND n.document_id = l.document_id AND n.id > l.id)",
+        (collection_id, prefix, f"{prefix}g"),
+    )
+    return {row[0] for row in rows if is_member_of(row[0], prefix)}

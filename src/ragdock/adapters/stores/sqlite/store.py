@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import BinaryIO, Final
 
 from ragdock.adapters.stores.sqlite.builds import Build, Workshop, discard_build, open_build
+from ragdock.adapters.stores.sqlite.collection import CollectionFile
 from ragdock.adapters.stores.sqlite.indexes import MovedError, Place
+from ragdock.adapters.stores.sqlite.ledger import Deletion
 from ragdock.adapters.stores.sqlite.rooms import StoreFiles
 from ragdock.adapters.stores.sqlite.texts import StoredPart, text_pieces, to_document
 from ragdock.adapters.stores.sqlite.transfer import exported, imported
@@ -62,11 +64,13 @@ class SqliteStore(StoreFiles):
 
     def claim(self, owner: str, limit: int, lease_seconds: float) -> tuple[Job, ...]:
         """Finish what a crash left of deletions, then take up to `limit` jobs."""
+        undone: dict[tuple[str, str], list[Deletion]] = {}
         for job in self._ledger.pending_deletes():
-            with suppress(NotFoundError):  # Its collection was dropped since.
-                self._apply_delete(
-                    self._current(job.collection, job.collection_id), job.document_id, job.id
-                )
+            of_collection = undone.setdefault((job.collection, job.collection_id), [])
+            of_collection.append((job.document_id, job.id))
+        for (name, collection_id), deletions in undone.items():
+            with suppress(NotFoundError):  # The collection was dropped since.
+                self._apply_deletes(self._current(name, collection_id), deletions)
         return self._ledger.leases.claim(owner, limit, lease_seconds)
 
     def renew(self, owner: str, job_ids: Sequence[int], lease_seconds: float) -> None:
@@ -109,11 +113,39 @@ class SqliteStore(StoreFiles):
         outcome = self._write(row, lambda file: file.commit(job, parsed, chunks, vectors))
         if outcome == "refused":
             return self._ledger.withdrawn(job)
+        if outcome == "indexed":
+            self._remove_members(row, job.document_id)
         finished = self._ledger.finish(job.id, outcome)
         # A little each time, so that it also gets done where there is never an idle moment.
         self._purger.run_one(row.file, PURGE_AFTER_COMMIT)
         self._contents.remove_discarded()
         return finished
+
+    def _remove_members(self, place: Place, document_id: str) -> None:
+        """Remove the files of the archive that the document was before."""
+        with self._using(place) as file:
+            gone = file.members(document_id)
+        if gone or self._ledger.open_members(place.id, document_id):
+            self._apply_deletes(place, self._ledger.add_deletes(place.id, gone, document_id))
+
+    def expand(self, job: Job, uploads: Iterable[Upload]) -> Job:
+        """Accept the files of an archive, whose job is done then."""
+        place = self._current(job.collection, job.collection_id)
+
+        def expand(file: CollectionFile) -> tuple[Job, list[Deletion]]:
+            def make_room() -> set[str]:
+                file.delete([(job.document_id, job.id)])
+                return file.members(job.document_id)
+
+            whole = map(self._contents.whole, uploads)
+            return self._ledger.expand(job, whole, file.version_like, make_room)
+
+        expanded, deletions = self._write(place, expand)
+        if deletions:
+            self._apply_deletes(place, deletions)
+        self._purger.mark(place.file)
+        self._contents.remove_discarded()
+        return expanded
 
     def fail(
         self,
@@ -180,6 +212,7 @@ class SqliteStore(StoreFiles):
         collection: str | None = None,
         states: Sequence[JobState] = (),
         document_id: str | None = None,
+        parent: int | None = None,
         before: int | None = None,
         limit: int = 100,
     ) -> tuple[Job, ...]:
@@ -188,6 +221,7 @@ class SqliteStore(StoreFiles):
             collection_id=self._row(collection).id if collection is not None else None,
             states=states,
             document_id=document_id,
+            parent=parent,
             before=before,
             limit=limit,
         )
@@ -258,22 +292,25 @@ class SqliteStore(StoreFiles):
         row = self._current(collection)
         self._indexes.require_read(row)
         with self._using(row) as file:
-            if not self._ledger.knows(row.id, document_id):
+            members = file.members(document_id)
+            is_known = members or self._ledger.open_members(row.id, document_id)
+            if not is_known and not self._ledger.knows(row.id, document_id):
                 file.document(document_id)
-            version = self._ledger.add_delete(row.id, document_id)
+            ids = {document_id, *members}
+            deletions = self._ledger.add_deletes(row.id, ids, archive_id=document_id)
         self._contents.remove_discarded()
-        self._apply_delete(row, document_id, version)
+        self._apply_deletes(row, deletions)
 
-    def _apply_delete(self, place: Place, document_id: str, version: int) -> None:
+    def _apply_deletes(self, place: Place, deletions: Sequence[Deletion]) -> None:
         # Whatever it is indexed with since: a deletion needs no embedder.
         while True:
             try:
-                self._write(place, lambda file: file.delete(document_id, version))
+                self._write(place, lambda file: file.delete(deletions))
                 break
             except MovedError:
                 place = self._current(place.name, place.id)
         self._purger.mark(place.file)
-        self._ledger.finish(version, "deleted")
+        self._ledger.finish_deletes(version for _, version in deletions)
 
     def purge(self, limit: int) -> int:
         """Take hidden rows out for good, a few at a time."""
