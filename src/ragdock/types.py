@@ -1,9 +1,8 @@
 """The nouns that the layers exchange: frozen, without behaviour beyond what their data implies.
 
 All offsets are code points into the document's text, half open: `text[start:end]`. The text of a
-plain-text format is the file as decoded (without a byte-order mark), so a citation's span, cut from
-the source file, is the quoted text; for PDF, DOCX and HTML it is the extracted text, which
-`GET /v1/documents/{id}/text` answers. All times are UTC, in seconds since the epoch.
+plain-text format is the file as decoded (without a byte-order mark); of others, what was extracted,
+as `GET /v1/documents/{id}/text` answers it. All times are UTC, in seconds since the epoch.
 """
 
 from __future__ import annotations
