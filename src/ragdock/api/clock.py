@@ -76,10 +76,11 @@ class RequestClock:
     async def _listen(self) -> None:
         # What a server raises here (it stops) is told to the request itself as well.
         with suppress(Exception):
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._watcher = None
-                self.give_up(GONE)
+            # Before it comes what a server says of a body that is empty.
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            self._watcher = None
+            self.give_up(GONE)
 
 
 request_clock: ContextVar[RequestClock | None] = ContextVar("request_clock", default=None)
