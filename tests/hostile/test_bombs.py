@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import time
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.core import media
 from ragdock.errors import DocumentError
+from ragdock.types import Bounds
 from support.files import DATA, docx_parts, joined, zip_bytes
 
 MEMORY_MB = 512
@@ -202,3 +204,49 @@ def test_long_runs_take_linear_time(pool: ParserPool, media_type: str) -> None:
         if seconds > 5.0 or code == "timeout":
             slow[run] = seconds
     assert slow == {}
+
+
+def overlapping() -> bytes:
+    """A thousand entries of a directory that all name the same 1 MB (D. Fifield's idea)."""
+    whole = zip_bytes({"a": bytes(2**20)})
+    at = whole.index(b"PK\x01\x02")
+    end = whole.index(b"PK\x05\x06")
+    entry = whole[at:end]
+    directory = entry * 1000
+    tail = bytearray(whole[end:])
+    tail[8:12] = (1000).to_bytes(2, "little") * 2
+    tail[12:16] = len(directory).to_bytes(4, "little")
+    return whole[:at] + directory + bytes(tail)
+
+
+PACKED: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "gzip: 300 MB of zeros": (media.GZIP, lambda: gzip.compress(bytes(300 * 2**20)), "bomb"),
+    "zip: 300 MB of zeros": (media.ZIP, lambda: zip_bytes({"a": bytes(300 * 2**20)}), "bomb"),
+    "zip: entries over each other": (media.ZIP, overlapping, "bomb"),
+    "zip: 60,000 files": (
+        media.ZIP, lambda: zip_bytes({str(n): b"" for n in range(60_000)}), "bomb"),
+    "tar: a file of 8 TB that isn't there": (
+        media.TAR,
+        lambda: b"a".ljust(124, b"\0") + b"77777777777777"[:11] + b" 00000000000 ", "damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_bomb_of_an_archive(pool: ParserPool, name: str) -> None:
+    """What inflates without end is stopped at the bounds, and the pool goes on."""
+    media_type, build, expected = PACKED[name]
+    content = io.BytesIO(build())
+    sizes: list[int] = []
+
+    def unpack() -> None:
+        bounds = Bounds(1000, 100 * 2**20)
+        for _, pieces in pool.members(content, "x", media_type, bounds):
+            sizes.extend(map(len, pieces))
+
+    begin = time.monotonic()
+    with pytest.raises(DocumentError) as caught:
+        unpack()
+    assert caught.value.code == expected
+    assert sum(sizes) <= 100 * 2**20
+    assert time.monotonic() - begin < TIMEOUT_SECONDS
+    assert outcome(pool, b"<p>Hello", media.HTML)[0] == "parsed"

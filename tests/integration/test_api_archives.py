@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from ragdock.core.keys import member_id
-from support.files import docx_bytes, paragraph, pdf_bytes, zip_bytes
-from support.serving import serving, until
+from support.files import docx_bytes, paragraph, pdf_bytes, tar_bytes, zip_bytes
+from support.serving import ServerProcess, serving, until
 
 DOCX = docx_bytes(paragraph("The harbour master keeps the tide tables."))
 PDF = pdf_bytes("Lanterns are lit at dusk.")
@@ -30,20 +30,6 @@ FILES: dict[str, bytes | str] = {
     "__MACOSX/._guide.md": "litter",
 }
 PATHS = ("guide.md", "deep/lanterns.pdf", "deep/er/harbour.docx", "inner.zip/notes/inner.txt")
-
-
-def tar_of(files: dict[str, bytes | str], *extra: tarfile.TarInfo) -> bytes:
-    """A TAR of these files, and of entries that are no files."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for info in extra:
-            archive.addfile(info)
-        for name, content in files.items():
-            content = content.encode() if isinstance(content, str) else content
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return out.getvalue()
 
 
 def put(
@@ -103,11 +89,11 @@ def test_jobs_tell_where_they_come_from(api: TestClient) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "path"),
     [
-        ("x.tar", tar_of({"a/b.md": "walrus"}), "a/b.md"),
-        ("x.tar.gz", gzip.compress(tar_of({"a/b.md": "walrus"})), "a/b.md"),
-        ("x.tgz", gzip.compress(tar_of({"a/b.md": "walrus"})), "a/b.md"),
-        ("x.tar.bz2", bz2.compress(tar_of({"a/b.md": "walrus"})), "a/b.md"),
-        ("x.txz", lzma.compress(tar_of({"a/b.md": "walrus"})), "a/b.md"),
+        ("x.tar", tar_bytes({"a/b.md": "walrus"}), "a/b.md"),
+        ("x.tar.gz", gzip.compress(tar_bytes({"a/b.md": "walrus"})), "a/b.md"),
+        ("x.tgz", gzip.compress(tar_bytes({"a/b.md": "walrus"})), "a/b.md"),
+        ("x.tar.bz2", bz2.compress(tar_bytes({"a/b.md": "walrus"})), "a/b.md"),
+        ("x.txz", lzma.compress(tar_bytes({"a/b.md": "walrus"})), "a/b.md"),
         ("notes.md.gz", gzip.compress(b"walrus"), "notes.md"),
         ("notes.md.bz2", bz2.compress(b"walrus"), "notes.md"),
         ("notes.md.xz", lzma.compress(b"walrus"), "notes.md"),
@@ -124,7 +110,7 @@ def test_links_are_passed_over(api: TestClient) -> None:
     """A link to a file of the server is no document, and the files beside it are."""
     link = tarfile.TarInfo("passwd.txt")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    put(api, "links", gzip.compress(tar_of({"a.txt": "fine"}, link)), "x.tar.gz")
+    put(api, "links", gzip.compress(tar_bytes({"a.txt": "fine"}, link)), "x.tar.gz")
     assert list(names(api, "links")) == ["a.txt"]
 
 
@@ -140,7 +126,7 @@ def nested_zip() -> bytes:
 
 
 BAD = {
-    "unsafe_path": ("x.tar.gz", gzip.compress(tar_of({"../x.txt": "x"})), "../x.txt"),
+    "unsafe_path": ("x.tar.gz", gzip.compress(tar_bytes({"../x.txt": "x"})), "../x.txt"),
     "encrypted": ("x.zip", locked_zip(), "secret.txt"),
     "nested": ("x.zip", nested_zip(), "b.zip/c.zip"),
     "damaged": ("x.zip", zip_bytes({"a.txt": "x" * 5000})[:-30], "damaged"),
@@ -253,3 +239,32 @@ def test_the_longest_id(api: TestClient) -> None:
     assert api.get(f"/v1/documents/{member}").json()["status"] == "done"
     assert api.delete(f"/v1/documents/{key}").status_code == 204
     assert api.get(f"/v1/documents/{member}").status_code == 404
+
+
+@pytest.mark.parametrize("delay_seconds", [0.0, 0.1, 0.3, 0.8])
+def test_a_crash_loses_and_doubles_nothing(tmp_path: Path, delay_seconds: float) -> None:
+    """Killed at any moment of the work, the next server has just the archive's documents."""
+    files: dict[str, bytes | str] = {f"{n}.txt": f"Note {n} of the log." for n in range(100)}
+    files["inner.zip"] = zip_bytes({f"{n}.md": f"# Page {n}" for n in range(20)})
+    files["large.txt"] = "Line of the almanac.\n" * 60_000
+    server = ServerProcess(tmp_path / "data")
+    with server, server.client() as client:
+        sent = {"file": ("a.zip", zip_bytes(files))}
+        assert client.put("/v1/documents/a", files=sent).status_code == 202
+        time.sleep(delay_seconds)
+        server.kill()
+    with server, server.client() as client:
+
+        def unfinished() -> list[Any]:
+            states = ("pending", "processing")
+            asked = [client.get("/v1/jobs", params={"status": state}).json() for state in states]
+            return [job for page in asked for job in page["jobs"]]
+
+        until(lambda: not unfinished(), 60.0)
+        listed = client.get("/v1/documents", params={"limit": 1000}).json()["documents"]
+        names = [one["filename"] for one in listed]
+        assert len(names) == len(set(names)) == 121
+        assert {"0.txt", "inner.zip/19.md", "large.txt"} < set(names)
+        assert {one["status"] for one in listed} == {"done"}
+        (archive,) = client.get("/v1/jobs", params={"document_id": "a"}).json()["jobs"]
+        assert archive["outcome"] == "expanded"

@@ -22,6 +22,7 @@ from ragdock.ops.evaluate import evaluate
 from ragdock.samples import sample_files, sample_questions
 from ragdock.settings import Settings
 from support.embedders import HashEmbedder
+from support.files import zip_bytes
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -168,6 +169,22 @@ def test_prune_deletes_what_vanished_and_nothing_else(
     assert loaded(run("ingest", "docs", "--prune", "-c", collection, "--json"))["pruned"] == [
         "docs:moved.md"
     ]
+
+
+def test_an_archive_shows_what_was_in_it(run: Run, folder: Path, collection: str) -> None:
+    """The files of an archive are told beside it, stay while it stays, and go with it."""
+    (folder / "docs" / "old.zip").write_bytes(zip_bytes({"a.md": "The mill.", "b/c.md": "A weir."}))
+    sent = loaded(run("ingest", "docs", "--prune", "-c", collection, "--json"))
+    assert sent["counts"] == {"indexed": 4, "expanded": 1}
+    assert {"docs/old.zip/a.md", "docs/old.zip/b/c.md"} < {one["path"] for one in sent["documents"]}
+    again = loaded(run("ingest", "docs", "--prune", "-c", collection, "--json"))
+    assert again["counts"] == {"unchanged": 4, "expanded": 1}
+    (folder / "docs" / "old.zip").unlink()
+    last = loaded(run("ingest", "docs", "--prune", "-c", collection, "--json"))
+    assert last["pruned"] == ["docs:old.zip"]
+    listed = loaded(run("documents", "ls", "-c", collection, "--json"))
+    names = {one["filename"] for one in listed["documents"]}
+    assert names == {"ferry.md", "light.md"}
 
 
 def test_an_empty_folder_prunes_nothing(run: Run, folder: Path, collection: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,6 +25,7 @@ __all__ = [
     "pdf_bytes",
     "read",
     "summary",
+    "tar_bytes",
     "zip_bytes",
 ]
 
@@ -136,6 +138,20 @@ def zip_bytes(parts: dict[str, bytes | str]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tar_bytes(parts: dict[str, bytes | str], *extra: tarfile.TarInfo) -> bytes:
+    """A TAR archive of these members, after entries that are no files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for info in extra:
+            archive.addfile(info)
+        for name, content in parts.items():
+            content = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 
 

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragdock.core.keys import cache_key, document_id_of, normalised, sha256_hex
+from ragdock.core.keys import (
+    archive_id_of,
+    cache_key,
+    document_id_of,
+    is_member_of,
+    member_id,
+    members_prefix,
+    normalised,
+    sha256_hex,
+)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +81,26 @@ def test_document_ids_are_of_name_and_content() -> None:
 def test_sha256() -> None:
     """The hash that everybody else computes."""
     assert sha256_hex(b"abc").startswith("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61")
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._~:@-]{0,199}", fullmatch=True), st.text(min_size=1))
+def test_members_have_ids_of_their_archive(archive: str, path: str) -> None:
+    """An id of the same form, never over 200 characters, that tells the archive and no other."""
+    made = member_id(archive, path)
+    assert len(made) <= 200
+    assert made == member_id(archive, path) != member_id(archive, f"{path}x")
+    assert is_member_of(made, members_prefix(archive))
+    assert not is_member_of(made, members_prefix(made))
+    assert not is_member_of(archive, members_prefix(archive))
+    if len(archive) <= 183:
+        assert archive_id_of(made) == archive
+
+
+def test_what_is_no_member() -> None:
+    """Other ids with a tilde, and files of an archive within that id, aren't its files."""
+    assert archive_id_of("report~final") is None
+    assert archive_id_of("~0123456789abcdef") is None
+    inner = member_id(member_id("a", "x"), "y")
+    assert not is_member_of(inner, members_prefix("a"))
+    assert member_id("k" * 184, "x")[:160] == member_id("k" * 185, "x")[:160]
+    assert member_id("k" * 184, "x") != member_id("k" * 185, "x")

@@ -15,7 +15,7 @@ from ragdock.cli.client import Api, path
 from ragdock.cli.files import Discovery, LocalFile, Skipped, Source, discover, document_id
 from ragdock.cli.options import DEFAULT_URL, Collection, JsonOutput, Url, key_values
 from ragdock.cli.output import Progress, emit, emit_json, emit_table, note, progress
-from ragdock.cli.sending import HOPELESS, Outgoing, Record, local, send_all, stdin
+from ragdock.cli.sending import HOPELESS, Outgoing, Record, local, send_all, stdin, unpacked
 from ragdock.cli.syncing import Remote, gone, remove
 from ragdock.cli.watch import Watcher
 from ragdock.cli.web import is_url, remote
@@ -222,6 +222,9 @@ def _wait(api: Api, run: _Run, bar: Progress) -> None:
                 finished += 1
                 bar.advance()
                 run.add({**record, **{key: job[key] for key in ("status", "outcome", "error")}})
+                if job["outcome"] == "expanded":
+                    for member in unpacked(api, record, run.collection):
+                        run.add(member)
         pause = POLL_SECONDS[0] if finished else min(pause * 2, POLL_SECONDS[1])
         if not finished:
             time.sleep(pause)

@@ -19,7 +19,17 @@ from ragdock.cli.files import LocalFile
 from ragdock.errors import InputError, RagdockError
 from ragdock.services.threads import DaemonPool
 
-__all__ = ["HOPELESS", "Content", "Outgoing", "Record", "local", "send_all", "send_one", "stdin"]
+__all__ = [
+    "HOPELESS",
+    "Content",
+    "Outgoing",
+    "Record",
+    "local",
+    "send_all",
+    "send_one",
+    "stdin",
+    "unpacked",
+]
 
 Record = dict[str, Any]
 """What the server said of a document, or why it never got there: id, path, status, error ..."""
@@ -91,6 +101,25 @@ def send_one(api: Api, item: Outgoing, collection: str, metadata: Mapping[str, A
             headers={"Idempotency-Key": uuid.uuid4().hex},
         )["documents"][0]
     return {**accepted, "path": item.label}
+
+
+def unpacked(api: Api, archive: Record, collection: str) -> Iterator[Record]:
+    """A record for each file of an archive that was expanded; raises `RagdockError`."""
+    params = {"collection": collection, "parent_id": archive["job_id"], "limit": 1000}
+    before: str | None = None
+    while True:
+        page = api.get(path("jobs"), params | {"before": before})
+        for job in page["jobs"]:
+            kept = {key: job[key] for key in ("filename", "status", "outcome", "error")}
+            yield {
+                "id": job["document_id"],
+                "job_id": job["id"],
+                "path": f"{archive['path']}/{job['filename']}",
+                **kept,
+            }
+        before = page["next"]
+        if before is None:
+            return
 
 
 def send_all(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ragdock.cli.client import Api, path
 from ragdock.cli.files import LocalFile, Skipped, Source, sha256_of
+from ragdock.core.keys import archive_id_of
 from ragdock.errors import InputError, RagdockError
 
 __all__ = ["Remote", "gone", "remove"]
@@ -50,9 +51,12 @@ class Remote:
             return False
 
     def of_source(self, source: Source) -> dict[str, str]:
-        """The documents that runs of this folder made: path below the folder, by id."""
+        """The documents that runs of this folder made: path below the folder, by id.
+
+        An archive stands for all that came in it.
+        """
         return {
-            key: str(item["metadata"].get("source_path", ""))
+            _owner(key, item): str(item["metadata"].get("source_path", ""))
             for key, item in self.documents.items()
             if item["metadata"].get("source_root") == source.id
         }
@@ -99,6 +103,13 @@ def remove(api: Api, document_id: str, collection: str) -> bool:
             return False
         raise
     return True
+
+
+def _owner(document_id: str, item: Mapping[str, Any]) -> str:
+    """The id that a document was sent under: its own, or that of the archive it came in."""
+    if "archive" in item["metadata"]:
+        return archive_id_of(document_id) or document_id
+    return document_id
 
 
 def _is_below(file: Path, folder: Path) -> bool:

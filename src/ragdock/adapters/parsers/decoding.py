@@ -122,8 +122,7 @@ def nul_error(head: bytes, at: int) -> DocumentError:
             code="wrong_encoding",
         )
     return DocumentError(
-        f"The file is not text: it has a NUL byte at byte {at:,}. Upload text, Markdown, HTML, "
-        "CSV, JSON, source code, PDF or DOCX.",
+        f"The file is not text: it has a NUL byte at byte {at:,}. The README lists the formats.",
         code="binary",
     )
 
@@ -142,8 +141,7 @@ def refuse_controls(n_found: int, n_characters: int) -> None:
     """Raise `binary` when there are too many of them."""
     if n_found > n_characters * _MAX_CONTROL_SHARE:
         raise DocumentError(
-            "The file is not text: it is full of control characters. Upload text, Markdown, HTML, "
-            "CSV, JSON, source code, PDF or DOCX.",
+            "The file is not text: it is full of control characters. The README lists the formats.",
             code="binary",
         )
 
