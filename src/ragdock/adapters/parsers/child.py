@@ -20,9 +20,10 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
-from ragdock.adapters.parsers import formats, sandbox, wire
+from ragdock.adapters.parsers import formats, ocr_rapid, sandbox, wire
 from ragdock.adapters.parsers.memory import FULL, peak_memory_mb
 from ragdock.errors import DocumentError
+from ragdock.types import ParsedDocument
 
 __all__ = ["main"]
 
@@ -31,13 +32,16 @@ _OPEN_FILES: Final = 64
 _NICENESS: Final = 5  # Queries go before parsing.
 
 
-def main(timeout_seconds: float, memory_mb: int) -> None:
-    """Answer requests until the parent closes the pipe or a document has cost too much."""
+def main(timeout_seconds: float, memory_mb: int, ocr: bool = False) -> None:
+    """Answer requests until the parent closes the pipe or a document has cost too much.
+
+    `ocr` says that pictures of pages are to be read.
+    """
     requests = socket.socket(fileno=os.dup(0))
     replies = os.fdopen(os.dup(1), "wb")
     _limit(memory_mb)
     _close_standard_streams()
-    closed = sandbox.enter(formats.modules())
+    closed = sandbox.enter(formats.modules(), ocr_rapid.load if ocr else None)
     threading.Thread(target=_die_with_parent, args=(requests.fileno(),), daemon=True).start()
     for n_documents in range(1, _RECYCLE_AFTER + 1):
         received = _receive(requests)
@@ -46,7 +50,14 @@ def main(timeout_seconds: float, memory_mb: int) -> None:
         request, file = received
         last = n_documents == _RECYCLE_AFTER
         with file:
-            for head, body in _answers(request, file, last, memory_mb, timeout_seconds, closed):
+            parts = formats.read(
+                file,
+                request["filename"],
+                request["media_type"],
+                max_pages=request["max_pages"],
+                ocr=ocr,
+            )
+            for head, body in _answers(parts, last, memory_mb, timeout_seconds, closed):
                 _write(replies, head, body)
                 # Waiting for the parent to take a part is no work.
                 _limit_cpu(timeout_seconds)
@@ -81,8 +92,7 @@ def _write(replies: BinaryIO, head: bytes, body: bytes) -> None:
 
 
 def _answers(
-    request: dict[str, Any],
-    file: BinaryIO,
+    parts: Iterator[ParsedDocument],
     last: bool,
     memory_mb: int,
     timeout_seconds: float,
@@ -91,9 +101,7 @@ def _answers(
     """The replies; the end, or the error, says whether this process ends after it."""
     try:
         _limit_cpu(timeout_seconds)
-        for part in formats.read(
-            file, request["filename"], request["media_type"], max_pages=request["max_pages"]
-        ):
+        for part in parts:
             yield wire.encode_part(part)
         # What malloc keeps after a large document would count against the next one.
         last = last or peak_memory_mb("self") > memory_mb // 2

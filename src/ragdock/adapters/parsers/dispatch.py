@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 
-from ragdock.adapters.parsers import doors, formats, wire
+from ragdock.adapters.parsers import doors, formats, ocr_rapid, wire
 from ragdock.adapters.parsers.process import ChildDiedError, ChildProcess
 from ragdock.adapters.parsers.text_stream import size_of
 from ragdock.errors import DocumentError, UnavailableError
@@ -27,6 +27,7 @@ __all__ = ["ParserPool"]
 
 _PIECE_BYTES: Final = 2**18
 _BYTES_A_LIMIT: Final = 2**22
+_SCAN_BYTES_A_LIMIT: Final = 2**16  # Some pages of black and white, of several seconds each.
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ class ParserPool:
     """A `Parser` with up to `processes` children; safe to use from several threads.
 
     `timeout_seconds` bounds the wait for each part of a document (and that for a free child),
-    `memory_mb` the address space of a child.
+    `memory_mb` the address space of a child. With `ocr` pictures of pages are read; raises
+    `ConfigurationError` where the package for that, or the memory, is missing.
     """
 
     def __init__(
@@ -45,7 +47,11 @@ class ParserPool:
         processes: int = 2,
         *,
         max_pages: int = 20_000,
+        ocr: bool = False,
     ) -> None:
+        if ocr:
+            ocr_rapid.require(memory_mb)
+        self._ocr = ocr
         self._max_pages = max_pages
         self._timeout_seconds = timeout_seconds
         self._memory_mb = memory_mb
@@ -112,7 +118,9 @@ class ParserPool:
 
     def _patience_seconds(self, size_bytes: int) -> float:
         """How long a document may take, whatever it yields; its parts have the limit each."""
-        return self._timeout_seconds * (2 + size_bytes / _BYTES_A_LIMIT)
+        return self._timeout_seconds * (
+            2 + size_bytes / (_SCAN_BYTES_A_LIMIT if self._ocr else _BYTES_A_LIMIT)
+        )
 
     def _in_child(
         self, request: bytes, file: BinaryIO, patience_seconds: float
@@ -121,7 +129,8 @@ class ParserPool:
         is_done = False
         try:
             while (part := self._decoded(head, body)) is not None:
-                yield part
+                if part.text:  # Else a page was looked at and had no words.
+                    yield part
                 begin = time.monotonic()
                 limit_seconds = min(self._timeout_seconds, patience_seconds)
                 try:
@@ -187,7 +196,7 @@ class ParserPool:
         return self._start()
 
     def _start(self) -> ChildProcess:
-        child = ChildProcess(self._timeout_seconds, self._memory_mb)
+        child = ChildProcess(self._timeout_seconds, self._memory_mb, ocr=self._ocr)
         with self._lock:
             if not self._closed:
                 self._busy.add(child)
