@@ -25,6 +25,8 @@ lock() { # lock OUT IN [OPTION...]
 lock requirements.txt requirements/runtime.in "$@"
 # Writing and quantising the embedding model (a build stage, never the final image).
 lock requirements/model.txt requirements/model.in -c requirements.txt "$@"
+# OCR, for those who want it.
+lock requirements/ocr.txt requirements/ocr.in -c requirements.txt "$@"
 # Tests, linters, types.
 lock requirements/dev.txt requirements/dev.in -c requirements.txt "$@"
 # Two Docker Compose versions that tests/container runs beside Debian's 1.29: both packages

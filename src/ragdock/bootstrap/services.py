@@ -114,6 +114,7 @@ def open_services(
             settings.parse_timeout_seconds,
             settings.parse_memory_mb or parse_memory_mb(),
             max_pages=settings.max_pages,
+            ocr=settings.ocr,
         )
         stack.callback(parser.close)
 

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
-from ragdock.adapters.parsers import formats, sandbox, wire
+from ragdock.adapters.parsers import formats, ocr_rapid, sandbox, wire
 from ragdock.adapters.parsers.memory import FULL, peak_memory_mb
 from ragdock.errors import DocumentError
 
@@ -31,13 +31,16 @@ _OPEN_FILES: Final = 64
 _NICENESS: Final = 5  # Queries go before parsing.
 
 
-def main(timeout_seconds: float, memory_mb: int) -> None:
-    """Answer requests until the parent closes the pipe or a document has cost too much."""
+def main(timeout_seconds: float, memory_mb: int, ocr: bool = False) -> None:
+    """Answer requests until the parent closes the pipe or a document has cost too much.
+
+    `ocr` says that pictures of pages are to be read.
+    """
     requests = socket.socket(fileno=os.dup(0))
     replies = os.fdopen(os.dup(1), "wb")
     _limit(memory_mb)
     _close_standard_streams()
-    closed = sandbox.enter(formats.modules())
+    closed = sandbox.enter(formats.modules(), ocr_rapid.load if ocr else None)
     threading.Thread(target=_die_with_parent, args=(requests.fileno(),), daemon=True).start()
     for n_documents in range(1, _RECYCLE_AFTER + 1):
         received = _receive(requests)
@@ -46,7 +49,8 @@ def main(timeout_seconds: float, memory_mb: int) -> None:
         request, file = received
         last = n_documents == _RECYCLE_AFTER
         with file:
-            for head, body in _answers(request, file, last, memory_mb, timeout_seconds, closed):
+            replied = _read_out(request, file, ocr=ocr)
+            for head, body in _answers(replied, last, memory_mb, timeout_seconds, closed):
                 _write(replies, head, body)
                 # Waiting for the parent to take a part is no work.
                 _limit_cpu(timeout_seconds)
@@ -81,8 +85,7 @@ def _write(replies: BinaryIO, head: bytes, body: bytes) -> None:
 
 
 def _answers(
-    request: dict[str, Any],
-    file: BinaryIO,
+    replied: Iterator[tuple[bytes, bytes]],
     last: bool,
     memory_mb: int,
     timeout_seconds: float,
@@ -91,7 +94,7 @@ def _answers(
     """The replies; the end, or the error, says whether this process ends after it."""
     try:
         _limit_cpu(timeout_seconds)
-        yield from _read_out(request, file)
+        yield from replied
         # What malloc keeps after a large document would count against the next one.
         last = last or peak_memory_mb("self") > memory_mb // 2
         yield wire.encode_end(last=last, closed=closed)
@@ -111,12 +114,15 @@ def _answers(
         yield wire.encode_error("damaged", message, last=True, detail=detail)
 
 
-def _read_out(request: dict[str, Any], file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+def _read_out(
+    request: dict[str, Any], file: BinaryIO, *, ocr: bool
+) -> Iterator[tuple[bytes, bytes]]:
     """The document's parts, or the archive's files in pieces."""
     name, media_type = request["filename"], request["media_type"]
     bounds = wire.bounds_of(request)
     if bounds is None:
-        for part in formats.read(file, name, media_type, max_pages=request["max_pages"]):
+        n_pages = request["max_pages"]
+        for part in formats.read(file, name, media_type, max_pages=n_pages, ocr=ocr):
             yield wire.encode_part(part)
         return
     for path, pieces in formats.unpack(file, name, media_type, bounds):

@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, Final
 
-from ragdock.adapters.parsers import doors, formats, wire
+from ragdock.adapters.parsers import doors, formats, ocr_rapid, wire
 from ragdock.adapters.parsers.process import ChildDiedError, ChildProcess
 from ragdock.adapters.parsers.text_stream import size_of
 from ragdock.core import media
@@ -28,6 +28,7 @@ __all__ = ["ParserPool"]
 
 _PIECE_BYTES: Final = 2**18
 _BYTES_A_LIMIT: Final = 2**22
+_SCAN_BYTES_A_LIMIT: Final = 2**16  # Some pages of black and white, of several seconds each.
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class ParserPool:
     """A `Parser` with up to `processes` children; safe to use from several threads.
 
     `timeout_seconds` bounds the wait for each part of a document (and that for a free child),
-    `memory_mb` the address space of a child.
+    `memory_mb` the address space of a child. With `ocr` pictures of pages are read; raises
+    `ConfigurationError` where the package for that, or the memory, is missing.
     """
 
     def __init__(
@@ -46,7 +48,11 @@ class ParserPool:
         processes: int = 2,
         *,
         max_pages: int = 20_000,
+        ocr: bool = False,
     ) -> None:
+        if ocr:
+            ocr_rapid.require(memory_mb)
+        self._ocr = ocr
         self._max_pages = max_pages
         self._timeout_seconds = timeout_seconds
         self._memory_mb = memory_mb
@@ -80,7 +86,9 @@ class ParserPool:
         request = wire.encode_request(filename, media_type, self._max_pages)
         with closing(self._in_child(request, content, size_bytes)) as replies:
             for head, body in replies:
-                yield wire.decode_part(head, body)
+                part = wire.decode_part(head, body)
+                if part.text:  # Else a page was looked at and had no words.
+                    yield part
 
     def members(
         self, content: BinaryIO, filename: str, media_type: str, bounds: Bounds
@@ -123,7 +131,9 @@ class ParserPool:
 
     def _patience_seconds(self, size_bytes: int) -> float:
         """How long a document may take, whatever it yields; its parts have the limit each."""
-        return self._timeout_seconds * (2 + size_bytes / _BYTES_A_LIMIT)
+        return self._timeout_seconds * (
+            2 + size_bytes / (_SCAN_BYTES_A_LIMIT if self._ocr else _BYTES_A_LIMIT)
+        )
 
     def _in_child(
         self, request: bytes, content: BinaryIO, size_bytes: int
@@ -210,7 +220,7 @@ class ParserPool:
         return self._start()
 
     def _start(self) -> ChildProcess:
-        child = ChildProcess(self._timeout_seconds, self._memory_mb)
+        child = ChildProcess(self._timeout_seconds, self._memory_mb, ocr=self._ocr)
         with self._lock:
             if not self._closed:
                 self._busy.add(child)

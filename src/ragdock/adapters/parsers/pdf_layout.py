@@ -19,7 +19,9 @@ from typing import Final, NamedTuple
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-__all__ = ["Line", "lines_of"]
+from ragdock.adapters.parsers.ocr_rapid import Word
+
+__all__ = ["Line", "lines_of", "lines_of_words"]
 
 # PDFium joins the halves of a word that it takes for hyphenated, and leaves one of these marks.
 _VISUAL_LINE: Final = re.compile(r"[^\r\n\x02\ufffe]*(?:[\x02\ufffe]|\r?\n|\r|\Z)")
@@ -106,6 +108,20 @@ def lines_of(text_page: pypdfium2.PdfTextPage) -> list[Line]:
             cells = _cells(rows[n], columns)
             lines[n] = replace(lines[n], text=" | ".join(cells).strip(" |"), cells=cells)
     return lines
+
+
+def lines_of_words(words: Sequence[Word], points_per_pixel: float) -> list[Line]:
+    """Lines that were recognised in a picture, in the order to read them in."""
+    segments = []
+    for word in words:
+        left, bottom, right, top = (
+            edge * points_per_pixel for edge in (word.left, -word.bottom, word.right, -word.top)
+        )
+        segments.append(_Segment(0, 0, word.text, _Box(left, bottom, right, top)))
+    gutters = _gutters(segments)
+    if gutters:
+        segments = _in_columns(segments, gutters)
+    return [Line(one.text, one.box.top) for one in segments]
 
 
 class _Page:

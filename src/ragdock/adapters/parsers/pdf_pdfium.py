@@ -18,10 +18,11 @@ from typing import BinaryIO, Final
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from ragdock.adapters.parsers import ocr_rapid
 from ragdock.adapters.parsers.building import MAX_CHARACTERS, TextBuilder
 from ragdock.adapters.parsers.parts import PART_CHARACTERS, split
 from ragdock.adapters.parsers.pdf_headings import Headings, outline_of
-from ragdock.adapters.parsers.pdf_layout import Line, lines_of
+from ragdock.adapters.parsers.pdf_layout import Line, lines_of, lines_of_words
 from ragdock.adapters.parsers.tables import Cell, add_table
 from ragdock.adapters.parsers.text_stream import size_of
 from ragdock.errors import DocumentError
@@ -58,13 +59,17 @@ _NO_TITLE: Final = re.compile(
 )
 
 
-def parts(file: BinaryIO, max_pages: int, limit: int = PART_CHARACTERS) -> Iterator[ParsedDocument]:
+def parts(
+    file: BinaryIO, max_pages: int, limit: int = PART_CHARACTERS, *, ocr: bool = False
+) -> Iterator[ParsedDocument]:
     """Pages and paragraphs, a few hundred pages a part; the title is the metadata's, if any.
 
-    The document is opened anew for each part, because PDFium keeps what it has read.
+    The document is opened anew for each part, because PDFium keeps what it has read. With `ocr`
+    pages without text are recognised, each a part of its own because that takes seconds; the part
+    is empty where nothing was found.
     """
     _refuse_truncated(file)
-    reader = _Reader(file, max_pages)
+    reader = _Reader(file, max_pages, ocr=ocr)
     start = n_told = 0
     running: frozenset[str] = frozenset()
     headings: Headings | None = None
@@ -94,6 +99,9 @@ def parts(file: BinaryIO, max_pages: int, limit: int = PART_CHARACTERS) -> Itera
                 yield replace(first_piece, n_scanned=reader.n_scanned - n_told)
                 n_told = reader.n_scanned
                 yield from others
+            elif behind < reader.n_pages:
+                # Whoever waits should know that there is progress.
+                yield replace(builder.document(), start=start, done=behind / reader.n_pages)
     finally:
         reader.close()
     if reader.n_broken == reader.n_pages:
@@ -127,11 +135,13 @@ def _refuse_truncated(file: BinaryIO) -> None:
 class _Reader:
     """The lines of pages, in memory that does not grow with them."""
 
-    def __init__(self, file: BinaryIO, max_pages: int) -> None:
+    def __init__(self, file: BinaryIO, max_pages: int, *, ocr: bool) -> None:
         self._file = file
+        self._ocr = ocr
         self._document = _open(file)
         self.n_pages = len(self._document)
         self.n_broken = self.n_scanned = 0
+        self._has_recognised = False
         self.title = _title(self._document)
         self.outline = outline_of(self._document)
         if self.n_pages > max_pages:
@@ -160,13 +170,21 @@ class _Reader:
                 self._document = _open(self._file)
             pages.append(lines)
             n_characters += n_page
+            if self._has_recognised and number + 1 < self.n_pages:
+                yield first, pages
+                first, pages, n_characters = number + 1, [], 0
         yield first, pages
 
     def _page(self, number: int) -> list[Line]:
         try:
+            self._has_recognised = False
             lines = _lines(self._document, number)
-            if not lines:
-                self.n_scanned += _has_picture(self._document, number)
+            if not lines and _has_picture(self._document, number):
+                if self._ocr:
+                    lines = _recognised(self._document, number)
+                    self._has_recognised = True
+                else:
+                    self.n_scanned += 1
         except pypdfium2.PdfiumError:
             self.n_broken += 1
             return []
@@ -208,6 +226,20 @@ def _whole_pages(pages: list[list[Line]]) -> int:
     return len(pages)
 
 
+def _recognised(document: pypdfium2.PdfDocument, number: int) -> list[Line]:
+    page = document[number]
+    try:
+        scale = ocr_rapid.scale_for(*page.get_size())
+        bitmap = page.render(scale=scale, rev_byteorder=False)
+        try:
+            words = ocr_rapid.recognised(bitmap.to_numpy()[:, :, :3])
+        finally:
+            bitmap.close()
+    finally:
+        page.close()
+    return _cleaned(lines_of_words(words, 1 / scale))
+
+
 def _lines(document: pypdfium2.PdfDocument, number: int) -> list[Line]:
     page = document[number]
     try:
@@ -218,6 +250,11 @@ def _lines(document: pypdfium2.PdfDocument, number: int) -> list[Line]:
             text_page.close()
     finally:
         page.close()
+    return _cleaned(lines)
+
+
+def _cleaned(lines: list[Line]) -> list[Line]:
+    """Lines without PDFium's marks; halves of words that were divided are put together."""
     joined: list[Line] = []
     for line in lines:
         above = joined[-1].text if joined and not line.cells else ""

@@ -25,9 +25,10 @@ __all__ = ["ChildDiedError", "ChildProcess"]
 # bytecode), so the import path of this process is handed over.
 _START: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from ragdock.adapters.parsers.child import main; main(float(sys.argv[2]), int(sys.argv[3]))"
+    "from ragdock.adapters.parsers.child import main; main(float(sys.argv[2]), int(sys.argv[3]), "
+    "sys.argv[4] == 'ocr')"
 )
-_ENVIRONMENT: Final = {"LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
+_ENVIRONMENT: Final = {"LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
 _PIECE_BYTES: Final = 2**20
 _EXIT_SECONDS: Final = 2.0
 _SAMPLE_SECONDS: Final = 0.2
@@ -45,14 +46,14 @@ class ChildDiedError(Exception):
 class ChildProcess:
     """One child, used by one thread at a time."""
 
-    def __init__(self, timeout_seconds: float, memory_mb: int) -> None:
+    def __init__(self, timeout_seconds: float, memory_mb: int, *, ocr: bool = False) -> None:
         self._memory_mb = memory_mb
         paths = [str(Path(path).absolute()) for path in sys.path]
         self._requests, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # Our own interpreter and code.
                 [sys.executable, "-I", "-S", "-B", "-c", _START, json.dumps(paths),
-                 str(timeout_seconds), str(memory_mb)],
+                 str(timeout_seconds), str(memory_mb), "ocr" if ocr else ""],
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 bufsize=0,

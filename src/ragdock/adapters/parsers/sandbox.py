@@ -20,7 +20,7 @@ import pkgutil
 import platform
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -59,11 +59,11 @@ _OWN_STATUS: Final = ("/proc/self", "/dev/null", "/dev/urandom", "/etc/ld.so.cac
 _FOREIGN: Final = ("pypdfium2", "pypdfium2_raw", "selectolax", "numpy", "onnxruntime")
 
 
-def enter(preload: Iterable[str] = ()) -> frozenset[str]:
+def enter(preload: Iterable[str] = (), load: Callable[[], None] | None = None) -> frozenset[str]:
     """Give up what a parser needs not, for good; returns what is closed (`network`, ...).
 
     To be called once, while this process has one thread. `preload` names the modules to be imported
-    first where it would be impossible afterwards.
+    first where it would be impossible afterwards; `load` reads other files of code and models then.
     """
     if sys.platform != "linux":
         return frozenset()
@@ -76,6 +76,8 @@ def enter(preload: Iterable[str] = ()) -> frozenset[str]:
         closed.add(FILES)
     else:
         _import(preload)
+        if load is not None:
+            load()
     if _filter(libc, without_opening=FILES not in closed):
         closed |= {NETWORK, PROCESSES, FILES}
     elif libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
