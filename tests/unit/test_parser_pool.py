@@ -20,16 +20,27 @@ from ragdock.adapters.parsers import wire
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.parsers.parts import PART_CHARACTERS
 from ragdock.adapters.parsers.process import ChildProcess
-from ragdock.core.media import CSV, DOCX, HTML, JSON, MARKDOWN, PDF, PLAIN_TEXT, detect_media_type
+from ragdock.core.media import (
+    CSV,
+    DOCX,
+    HTML,
+    JSON,
+    MARKDOWN,
+    PDF,
+    PLAIN_TEXT,
+    ZIP,
+    detect_media_type,
+)
 from ragdock.errors import DocumentError, UnavailableError
 from ragdock.ports import Parser
-from ragdock.types import Block, BlockKind, PageSpan, ParsedDocument
+from ragdock.types import Block, BlockKind, Bounds, PageSpan, ParsedDocument
 from support.files import DATA, docx_parts, pdf_bytes, read, zip_bytes
 
 # Lexbor compares each new name of an element with all before it: this takes minutes, and releases
 # nothing.
 SLOW_PAGE = "".join(f"<x{n}></x{n}>" for n in range(300_000)).encode()
 PAGE = b"<title>T</title><p>Hello"
+BOUNDS = Bounds(max_files=10, max_bytes=60 * 2**20)
 
 
 @pytest.fixture
@@ -350,3 +361,37 @@ def test_documents_survive_the_wire() -> None:
     )
     head, body = wire.encode_part(parsed)
     assert wire.decode_part(json.loads(head), body) == parsed
+
+
+def test_an_archive_is_unpacked_in_a_child(pool: ParserPool) -> None:
+    """Files come with their paths in pieces; one that nobody reads is passed over."""
+    files = {"a.txt": b"one", "big/b.txt": bytes(range(256)) * 4000, "empty": b"", "c.txt": b"two"}
+    content = zip_bytes(dict(files))
+    seen = {
+        path: b"".join(pieces)
+        for path, pieces in pool.members(io.BytesIO(content), "a.zip", ZIP, BOUNDS)
+    }
+    assert seen == files
+    unread = [path for path, _ in pool.members(io.BytesIO(content), "a.zip", ZIP, BOUNDS)]
+    assert unread == list(files)
+
+
+def test_an_archive_left_in_the_middle_costs_its_child_only(pool: ParserPool) -> None:
+    """Whoever stops reading an archive leaves a pool that goes on."""
+    content = zip_bytes({f"{n}.txt": bytes(range(256)) * 8000 for n in range(9)})
+    for _ in range(5):
+        members = pool.members(io.BytesIO(content), "a.zip", ZIP, BOUNDS)
+        path, pieces = next(members)
+        assert (path, len(next(pieces))) == ("0.txt", 2**18)
+        members.close()
+    assert read(pool, b"<p>Hello", "x.html", HTML).text == "Hello"
+
+
+def test_what_is_no_archive_is_not_unpacked(pool: ParserPool) -> None:
+    """A document isn't an archive, and an archive no document."""
+    with pytest.raises(DocumentError) as caught:
+        next(pool.members(io.BytesIO(b"x"), "x.txt", PLAIN_TEXT, BOUNDS))
+    assert caught.value.code == "unsupported"
+    with pytest.raises(DocumentError) as caught:
+        next(pool.parts(io.BytesIO(zip_bytes({"a": b"x"})), "x.zip", ZIP))
+    assert caught.value.code == "unsupported"
