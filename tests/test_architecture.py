@@ -45,6 +45,7 @@ ARROWS: dict[str, set[str]] = {
 
 PLACES: dict[str, tuple[str, ...]] = {
     "apsw": ("adapters/stores/sqlite",),
+    "cv2": ("adapters/parsers/ocr_rapid.py",),
     "fastapi": ("api",),
     "httpcore2": ("adapters/fetchers",),
     "httpx2": ("adapters", "cli"),
@@ -58,6 +59,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "pydantic_settings": ("secret_files.py", "settings.py"),
     "pypdfium2": ("adapters/parsers",),
     "python_multipart": ("api/forms.py",),
+    "rapidocr": ("adapters/parsers/ocr_rapid.py",),
     "redis": ("adapters/caches", "adapters/limits", "adapters/redis_link.py"),
     "rich": ("cli",),
     "selectolax": ("adapters/parsers",),
