@@ -149,7 +149,8 @@ def test_every_metric_is_documented() -> None:
 def test_every_dependency_has_a_reason() -> None:
     """Each dependency of pyproject.toml stands in the table of decisions, and no other."""
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["model"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["model"], *extras["ocr"]]
     names = {re.split(r"[<>=\[;]", item)[0] for item in wanted}
     rows = re.findall(
         r"^\| `([a-z0-9-]+)`[^|]*\| [^|]{10,} \| (\d{4}) \|$",

@@ -31,6 +31,7 @@ _BOLD_WEIGHT: Final = 600
 _SHORT_LINE: Final = 150  # Only so short a line may be a heading, and is looked at closely.
 _MARKER: Final = re.compile(r"\W{1,2}|\(?\w{1,3}[.)]")
 
+_NEAR_POINTS: Final = 3.0  # A group begins with a word that begins so near to its left edge.
 _GAP: Final = 1.0  # Of a line's height: wider than any space between words.
 _BIN_POINTS: Final = 2.0
 _GUTTER_POINTS: Final = 6.0
@@ -164,13 +165,11 @@ class _Page:
         starts = [start]
         if len(groups) > 1:
             words = [start + word.start() for word in _WORD.finditer(text)]
-            lefts = [self._left(word) for word in words]
-            if lefts != sorted(lefts):
-                return [_Segment(start, start + len(text), text, _all_around(groups))]
             for group in groups[1:]:
-                at = bisect_left(lefts, group.left - 1.0)
-                starts.append(words[min(at, len(words) - 1)])
-        if len(set(starts)) < len(groups):
+                at = bisect_left(words, group.left - 1.0, lo=1, key=self._left)
+                if at < len(words) and abs(self._left(words[at]) - group.left) < _NEAR_POINTS:
+                    starts.append(words[at])
+        if len(starts) < len(groups) or any(a >= b for a, b in pairwise(starts)):
             return [_Segment(start, start + len(text), text, _all_around(groups))]
         starts.append(start + len(text))
         return [
