@@ -29,6 +29,9 @@ SMALL_BYTES: Final = 2**20
 """Uploads up to here are values in the store's database."""
 MAX_LARGE: Final = 400
 """Larger files at once: the store keeps each open until its job owns it (1,024 may be open)."""
+MIDDLING_BYTES: Final = 2**17
+MAX_MIDDLING: Final = 200
+"""So many smaller ones are files too, and keep the transaction short in which all are accepted."""
 
 log = logging.getLogger(__name__)
 
@@ -154,15 +157,16 @@ class _Tray:
         self._store = store
         self._spools: list[Spool] = []
         self._scratch = self._spool()
-        self._scratch_bytes = 0
+        self._scratch_bytes = self._n_middling = self._n_large = 0
         self.files: dict[str, _File] = {}
 
     def add(self, path: str, media_type: str, pieces: Iterator[bytes]) -> bool:
         """Keep a file; False when there is nothing but white space in it."""
         small = bytearray()
+        limit_bytes = MIDDLING_BYTES if self._n_middling < MAX_MIDDLING else SMALL_BYTES
         for piece in pieces:
             small += piece
-            if len(small) > SMALL_BYTES:
+            if len(small) > limit_bytes:
                 own = self.set_aside(chain((bytes(small),), pieces))
                 self.files[path] = _File(media_type, own.sha256, own.size_bytes, 0, own)
                 return True
@@ -178,16 +182,21 @@ class _Tray:
 
     def set_aside(self, pieces: Iterator[bytes]) -> SpooledFile:
         """A file of its own."""
-        if len(self._spools) > MAX_LARGE:
+        spool = self._spool()
+        for piece in pieces:
+            spool.write(piece)
+        own = spool.finish()
+        if own.size_bytes <= SMALL_BYTES:
+            self._n_middling += 1
+        else:
+            self._n_large += 1
+        if self._n_large > MAX_LARGE or len(self._spools) > MAX_LARGE + MAX_MIDDLING:
             raise DocumentError(
                 f"The archive holds more than {MAX_LARGE} files of more than 1 MB, or archives; "
                 "split it.",
                 code="too_complex",
             )
-        spool = self._spool()
-        for piece in pieces:
-            spool.write(piece)
-        return spool.finish()
+        return own
 
     def finish(self) -> SpooledFile:
         """The scratch file, when all is unpacked."""
