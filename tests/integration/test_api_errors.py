@@ -57,7 +57,7 @@ def test_an_empty_file_is_refused(strict: TestClient) -> None:
         ("nul.txt", b"text \x00\x00 more text", "binary"),
         ("enc.pdf", (DATA / "encrypted.pdf").read_bytes(), "encrypted"),
         ("cut.pdf", (DATA / "handbook.pdf").read_bytes()[:900], "truncated"),
-        ("scan.pdf", (DATA / "scan.pdf").read_bytes(), "no_text"),
+        ("scan.pdf", (DATA / "scan.pdf").read_bytes(), "scanned"),
         ("bomb.docx", b"", "bomb"),
     ],
 )
