@@ -76,7 +76,8 @@ class Headings:
 
     def _outlined(self, page: int, lines: Sequence[Line], at: int) -> tuple[int, int]:
         entries = self._outline.get(page)
-        if not entries or len(lines[at].text) > _MAX_CHARACTERS:
+        # A line without a word is a page's number rather than a chapter's.
+        if not entries or len(lines[at].text) > _MAX_CHARACTERS or not _WORD.search(lines[at].text):
             return 0, 0
         for n_lines in range(1, _MAX_LINES + 1):
             key = _key(" ".join(line.text for line in lines[at : at + n_lines]))
