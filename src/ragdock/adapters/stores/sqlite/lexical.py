@@ -7,7 +7,7 @@ all words (measured: 287 ms -> 26 ms at 1M chunks, hit rate .47 -> .43). When th
 results than asked for, all words are looked for after all.
 
 Hidden chunks (staged, or replaced and not yet purged) are never answered. While there are some they
-count in the statistics of BM25: a rank is the same, a score may differ a little.
+count in the statistics of BM25: a score may differ a little, and so may the order of near equals.
 """
 
 from __future__ import annotations
