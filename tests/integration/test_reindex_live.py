@@ -23,7 +23,8 @@ def test_reindexing_disturbs_nobody(tmp_path: Path, name: str) -> None:
     report = rehearse(tmp_path, plan)
     print(report)  # noqa: T201
     assert not report.errors
-    assert report.reindex["action"] == "reindexed"
+    # Where the machine is fast, a run was done before it was killed, and the last finds it so.
+    assert report.reindex["action"] in ("reindexed", "none")
     assert (report.kills, report.answers["mixed"]) == (1, 0)
     assert report.answers["old"] > 0
     assert report.answers["new"] > 0

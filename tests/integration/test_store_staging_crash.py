@@ -21,6 +21,7 @@ import pytest
 
 from ragdock.adapters.stores.sqlite import SqliteStore, changes, collection, segments
 from ragdock.adapters.stores.sqlite.connections import Database
+from ragdock.errors import StoreError
 from support.stores import (
     DIM,
     found,
@@ -98,8 +99,14 @@ def work_off(store: SqliteStore, owner: str, limit: int) -> Iterator[object]:
     for job in store.claim(owner, limit, 3600.0):
         number = job.metadata["n"]
         assert isinstance(number, int)
-        last = stage_parts(store, job, parts_for(number))
-        yield store.commit_document(job, *last)
+        try:
+            last = stage_parts(store, job, parts_for(number))
+            done = store.commit_document(job, *last)
+        except StoreError as exc:
+            if exc.code != "staging_lost":
+                raise
+            continue  # The other one deleted the document meanwhile.
+        yield done
 
 
 def _start(directory: Path, name: str, number: int) -> subprocess.Popen[str]:
