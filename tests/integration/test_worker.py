@@ -130,6 +130,27 @@ def test_a_wrong_setting_ends_a_worker(tmp_path: Path) -> None:
     assert "RAG_WORKERS" in run.stderr
 
 
+def test_a_supervisor_ends_when_its_workers_cannot_run(tmp_path: Path) -> None:
+    """Without a model, it says so and exits with 2, instead of starting processes for ever."""
+    run = subprocess.run(
+        [sys.executable, "-m", "ragdock", "worker", "--processes", "2"],
+        env={
+            **os.environ,
+            "RAG_DATA_DIR": str(tmp_path / "data"),
+            "RAG_MODEL_DIR": str(tmp_path / "nowhere"),
+            "PYTHONPATH": str(ROOT / "src"),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    assert "RAG_MODEL_DIR" in run.stderr
+    assert "Fatal Python error" not in run.stderr
+
+
 def test_it_adds_up(tmp_path: Path) -> None:
     """A server with RAG_INGEST=true beside a worker shares the work with it."""
     data = tmp_path / "data"

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -107,8 +107,10 @@ def _stop_on_signals() -> threading.Event:
 
 
 def _wait_for_orphanage(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(1):
-        pass
+    # Not by `sys.stdin`: Python aborts when it ends while a thread holds that one's lock.
+    with suppress(OSError):
+        while os.read(0, 1):
+            pass
     stop.set()
 
 

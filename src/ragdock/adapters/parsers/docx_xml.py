@@ -8,12 +8,12 @@ headers and footers are left out; footnotes follow the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from ragdock.adapters.parsers.building import TextBuilder, words
 from ragdock.adapters.parsers.docx_package import Package, Style
+from ragdock.adapters.parsers.elements import ElementReader
 from ragdock.adapters.parsers.packages import Attributes
 from ragdock.adapters.parsers.tables import Cell, add_table, grid
 from ragdock.types import BlockKind, ParsedDocument
@@ -77,7 +77,7 @@ def parse(content: bytes) -> ParsedDocument:
     return reader.builder.document(package.core_title() or reader.title)
 
 
-class _BodyReader:
+class _BodyReader(ElementReader):
     """Handlers for expat; the builder gets a block when a paragraph or table ends."""
 
     def __init__(
@@ -86,20 +86,19 @@ class _BodyReader:
         styles: dict[str, Style],
         numbering: dict[tuple[str, int], bool],
     ) -> None:
+        super().__init__(_SKIPPED, _local)
         self.builder = builder
         self.styles = styles
         self.numbering = numbering
         self.title = ""
         self._title_level = 99
-        self._depth = 0
-        self._skipping: int | None = None  # The depth of the element whose inside is skipped.
         self._in_properties = 0
         self._in_text = False
         self._paragraphs: list[_Paragraph] = []  # A text box nests paragraphs.
         self._tables: list[_Table] = []
         self._items: list[str] = []
         self._counters: dict[tuple[str, int], int] = {}
-        self._starts: dict[str, Callable[[Attributes], None]] = {
+        self._starts = {
             "p": self._start_paragraph,
             "t": self._start_text,
             "tbl": self._start_table,
@@ -117,35 +116,13 @@ class _BodyReader:
             "gridSpan": self._set_columns,
             "vMerge": self._set_merged,
         }
-        self._ends: dict[str, Callable[[], None]] = {
+        self._ends = {
             "p": self._end_paragraph,
             "t": self._end_text,
             "tc": self._end_cell,
             "tbl": self._end_table,
             "pPr": self._end_properties,
         }
-
-    # Expat's handlers
-
-    def start(self, name: str, attributes: Attributes) -> None:
-        self._depth += 1
-        if self._skipping is not None:
-            return
-        local = _local(name)
-        if local in _SKIPPED:
-            self._skipping = self._depth
-        elif local in self._starts:
-            self._starts[local](attributes)
-
-    def end(self, name: str) -> None:
-        self._depth -= 1
-        if self._skipping is not None:
-            if self._depth < self._skipping:
-                self._skipping = None
-            return
-        local = _local(name)
-        if local in self._ends:
-            self._ends[local]()
 
     def characters(self, text: str) -> None:
         if self._in_text and self._skipping is None:

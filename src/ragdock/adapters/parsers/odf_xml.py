@@ -6,12 +6,12 @@ belong to. A sheet's cells are read as they are shown, which ODF keeps beside th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from ragdock.adapters.parsers.building import TextBuilder, words
-from ragdock.adapters.parsers.packages import Attributes, XmlPackage, attribute, local_name
+from ragdock.adapters.parsers.elements import ElementReader
+from ragdock.adapters.parsers.packages import Attributes, XmlPackage, attribute
 from ragdock.adapters.parsers.tables import Cell, RowWriter, add_table, grid
 from ragdock.types import BlockKind, ParsedDocument
 
@@ -52,14 +52,13 @@ def parse(content: bytes) -> ParsedDocument:
     return reader.builder.document(package.core_title("meta.xml") or reader.title)
 
 
-class _Reader:
+class _Reader(ElementReader):
     """Handlers for expat; the builder gets a block when a paragraph, list or table ends."""
 
     def __init__(self, builder: TextBuilder) -> None:
+        super().__init__(_SKIPPED | {"note-citation"})
         self.builder = builder
         self.title = ""
-        self._depth = 0
-        self._skipping: int | None = None
         self._paragraphs: list[list[str]] = []  # A text box nests paragraphs.
         self._levels: list[int] = []  # The heading level of each open paragraph, or 0.
         self._notes: list[str] = []
@@ -73,7 +72,7 @@ class _Reader:
         self._page_start = 0
         self._in_notes = 0
         self._in_title = False
-        self._starts: dict[str, Callable[[Attributes], None]] = {
+        self._starts = {
             "spreadsheet": lambda _: self._set_kind("spreadsheet"),
             "presentation": lambda _: self._set_kind("presentation"),
             "page": self._start_page,
@@ -93,7 +92,7 @@ class _Reader:
             "table-cell": self._start_cell,
             "covered-table-cell": self._start_cell,
         }
-        self._ends: dict[str, Callable[[], None]] = {
+        self._ends = {
             "page": self._end_page,
             "notes": lambda: self._shift_notes(-1),
             "frame": self._end_frame,
@@ -106,26 +105,6 @@ class _Reader:
             "table-cell": self._end_cell,
             "covered-table-cell": self._end_covered_cell,
         }
-
-    def start(self, name: str, attributes: Attributes) -> None:
-        self._depth += 1
-        if self._skipping is not None:
-            return
-        local = local_name(name)
-        if local in _SKIPPED or (local == "note-citation"):
-            self._skipping = self._depth
-        elif local in self._starts:
-            self._starts[local](attributes)
-
-    def end(self, name: str) -> None:
-        self._depth -= 1
-        if self._skipping is not None:
-            if self._depth < self._skipping:
-                self._skipping = None
-            return
-        local = local_name(name)
-        if local in self._ends:
-            self._ends[local]()
 
     def characters(self, text: str) -> None:
         if self._skipping is None:

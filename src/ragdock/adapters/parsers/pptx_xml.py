@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from ragdock.adapters.parsers.building import TextBuilder, words
+from ragdock.adapters.parsers.elements import ElementReader
 from ragdock.adapters.parsers.packages import Attributes, XmlPackage, attribute, local_name
 from ragdock.adapters.parsers.tables import Cell, add_table, grid
 from ragdock.errors import DocumentError
@@ -122,13 +122,12 @@ def _shapes(package: XmlPackage, part: str) -> list[_Shape]:
     return reader.shapes
 
 
-class _Reader:
+class _Reader(ElementReader):
     """Handlers for expat: the shapes of a slide, of its notes or of a diagram."""
 
     def __init__(self) -> None:
+        super().__init__(_SKIPPED)
         self.shapes: list[_Shape] = []
-        self._depth = 0
-        self._skipping: int | None = None
         self._shape = _Shape()
         self._paragraph: list[str] = []
         self._level = 0
@@ -136,7 +135,7 @@ class _Reader:
         self._in_text = False
         self._cells: list[_Line] | None = None  # The lines of the open table cell.
         self._spans = (1, 1, False)
-        self._starts: dict[str, Callable[[Attributes], None]] = {
+        self._starts = {
             "sp": self._start_shape,
             "graphicFrame": self._start_shape,
             "pt": self._start_shape,
@@ -151,7 +150,7 @@ class _Reader:
             "tr": lambda _: self._shape.rows.append([]),
             "tc": self._start_cell,
         }
-        self._ends: dict[str, Callable[[], None]] = {
+        self._ends = {
             "sp": self._end_shape,
             "graphicFrame": self._end_shape,
             "pt": self._end_shape,
@@ -159,26 +158,6 @@ class _Reader:
             "t": lambda: self._set_in_text(False),
             "tc": self._end_cell,
         }
-
-    def start(self, name: str, attributes: Attributes) -> None:
-        self._depth += 1
-        if self._skipping is not None:
-            return
-        local = local_name(name)
-        if local in _SKIPPED:
-            self._skipping = self._depth
-        elif local in self._starts:
-            self._starts[local](attributes)
-
-    def end(self, name: str) -> None:
-        self._depth -= 1
-        if self._skipping is not None:
-            if self._depth < self._skipping:
-                self._skipping = None
-            return
-        local = local_name(name)
-        if local in self._ends:
-            self._ends[local]()
 
     def characters(self, text: str) -> None:
         if self._in_text and self._skipping is None:

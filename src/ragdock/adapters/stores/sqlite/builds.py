@@ -20,6 +20,7 @@ import apsw
 from ragdock.adapters.stores.sqlite.collection import CollectionFile
 from ragdock.adapters.stores.sqlite.connections import Database, connect_raw, fetch, translated
 from ragdock.adapters.stores.sqlite.indexes import Indexes, Place
+from ragdock.adapters.stores.sqlite.ledger_rows import job_again
 from ragdock.adapters.stores.sqlite.owners import Owners
 from ragdock.adapters.stores.sqlite.texts import StoredPart, to_document
 from ragdock.errors import ConflictError, IntegrityError, NotFoundError, StoreError
@@ -27,8 +28,6 @@ from ragdock.types import (
     Chunk,
     Document,
     Job,
-    JobKind,
-    JobState,
     ParsedDocument,
     Vectors,
 )
@@ -208,27 +207,7 @@ class Build:
             raise IntegrityError(f"Document {document.id!r} can't be built anew ({outcome}).")
 
     def _job(self, document: Document) -> Job:
-        return Job(
-            id=document.version,
-            collection_id=self._place.id,
-            collection=self._place.name,
-            document_id=document.id,
-            kind=JobKind.INDEX,
-            state=JobState.PROCESSING,
-            filename=document.filename,
-            media_type=document.media_type,
-            size_bytes=document.size_bytes,
-            sha256=document.sha256,
-            metadata=document.metadata,
-            attempt=1,
-            outcome=None,
-            error_code=None,
-            error=None,
-            created_at=document.created_at,
-            updated_at=document.updated_at,
-            # Whatever the file refuses from a cancelled job's workers, this isn't one of them.
-            token=2**62,
-        )
+        return job_again(document, self._place.id, document.version)
 
     def remove_gone(self) -> int:
         """Remove the documents that were deleted since; how many it were."""

@@ -10,9 +10,18 @@ import apsw
 from ragdock.adapters.stores.sqlite.connections import fetch
 from ragdock.core.keys import is_member_of, members_prefix
 from ragdock.errors import job_not_found
-from ragdock.types import Job, JobKind, JobStage, JobState
+from ragdock.types import Document, Job, JobKind, JobStage, JobState
 
-__all__ = ["COLUMNS", "FROM", "OPEN", "job_of", "next_change", "open_members", "read_one"]
+__all__ = [
+    "COLUMNS",
+    "FROM",
+    "OPEN",
+    "job_again",
+    "job_of",
+    "next_change",
+    "open_members",
+    "read_one",
+]
 
 COLUMNS: Final = (
     "l.id, l.collection_id, c.name, l.document_id, l.kind, l.state, l.filename, l.media_type, "
@@ -83,3 +92,30 @@ def open_members(connection: apsw.Connection, collection_id: str, archive_id: st
         (collection_id, prefix, f"{prefix}g"),
     )
     return {row[0] for row in rows if is_member_of(row[0], prefix)}
+
+
+def job_again(document: Document, collection_id: str, number: int) -> Job:
+    """The job that would write the document as it is once more, past the ledger's queue.
+
+    Whatever the collection's file refuses from a cancelled job's workers, this isn't one of them.
+    """
+    return Job(
+        id=number,
+        collection_id=collection_id,
+        collection=document.collection,
+        document_id=document.id,
+        kind=JobKind.INDEX,
+        state=JobState.PROCESSING,
+        filename=document.filename,
+        media_type=document.media_type,
+        size_bytes=document.size_bytes,
+        sha256=document.sha256,
+        metadata=document.metadata,
+        attempt=1,
+        outcome=None,
+        error_code=None,
+        error=None,
+        created_at=document.created_at,
+        updated_at=document.updated_at,
+        token=2**62,
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from ragdock.adapters.stores.sqlite.collection import CollectionFile
 from ragdock.adapters.stores.sqlite.connections import Database, fetch
-from ragdock.adapters.stores.sqlite.ledger_rows import next_change
+from ragdock.adapters.stores.sqlite.ledger_rows import job_again, next_change
 from ragdock.adapters.stores.sqlite.texts import StoredPart, to_document
 from ragdock.errors import StoreError
 from ragdock.types import Chunk, Content, Document, Job, JobKind, JobState, Upload
@@ -81,7 +81,7 @@ def imported(
     )
     if file.version_like(upload) is not None:
         return False
-    job = _job(document, collection_id, _reserved(catalogue))
+    job = job_again(document, collection_id, _reserved(catalogue))
     content = next(contents)
     for following in contents:
         file.stage(job, *content)
@@ -126,25 +126,3 @@ def _record(catalogue: Database, job: Job) -> None:
         names = ", ".join(values)
         marks = ", ".join(f":{name}" for name in values)
         connection.execute(f"INSERT INTO ledger ({names}) VALUES ({marks})", values)
-
-
-def _job(document: Document, collection_id: str, number: int) -> Job:
-    return Job(
-        id=number,
-        collection_id=collection_id,
-        collection=document.collection,
-        document_id=document.id,
-        kind=JobKind.INDEX,
-        state=JobState.PROCESSING,
-        filename=document.filename,
-        media_type=document.media_type,
-        size_bytes=document.size_bytes,
-        sha256=document.sha256,
-        metadata=document.metadata,
-        attempt=1,
-        outcome=None,
-        error_code=None,
-        error=None,
-        created_at=document.created_at,
-        updated_at=document.updated_at,
-    )
