@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ PARTS = ("ingest", "query", "http")
 N_QUERIES = 200
 INGEST_DOCUMENTS = 120
 INGEST_PASSAGES = 8
+MEMORY_MB = 512
 LOAD_SECONDS = 2.0
 LOAD_ROUNDS = 3
 N_CLIENTS = (1, 8)
@@ -129,16 +131,13 @@ def measure_ingest(settings: Settings, words: Words) -> list[Row]:
 
 def _chunks(services: Services, documents: Sequence[str]) -> list[str]:
     settings = services.settings
-    parser = ParserPool(settings.parse_timeout_seconds, settings.parse_memory_mb)
+    parser = ParserPool(settings.parse_timeout_seconds, settings.parse_memory_mb or MEMORY_MB)
     with closing(parser):
         return [
             embedded_text(chunk)
             for text in documents
-            for chunk in passages(
-                parser.parse(text.encode(), "bench.txt", "text/plain"),
-                services.embedder,
-                settings.chunk_tokens,
-            )
+            for part in parser.parts(BytesIO(text.encode()), "bench.txt", "text/plain")
+            for chunk in passages(part, services.embedder, settings.chunk_tokens)
         ]
 
 

@@ -1,0 +1,1 @@
+"""The doctor: checks that name what is wrong with a deployment, with evidence and the fix."""
