@@ -1,7 +1,7 @@
 """What ragdock costs on this machine, beside the floors that nothing could go below.
 
     make bench
-    python bench/run.py [--only ingest,query,http] [--sizes 1000,10000,100000] [--json FILE]
+    python bench/run.py [--only ingest,query,http] [--sizes 1000,10000,100000] [--json FILE] [--dry]
 
 Each number stands beside its floor (the same work without ragdock's layers) or ceiling (the same
 answer without the work), measured in the same run, and their ratio beside its aim. On a shared
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,23 @@ from ragdock.settings import Settings, cpu_quota  # noqa: E402
 from ragdock.types import Upload  # noqa: E402
 
 PARTS = ("ingest", "query", "http")
-N_QUERIES = 200
-INGEST_DOCUMENTS = 120
-INGEST_PASSAGES = 8
-MEMORY_MB = 512
-LOAD_SECONDS = 2.0
-LOAD_ROUNDS = 3
 N_CLIENTS = (1, 8)
+MEMORY_MB = 512
+
+
+@dataclass(slots=True)
+class Extent:
+    """How much of each is measured."""
+
+    n_queries: int = 200
+    ingest_documents: int = 120
+    ingest_passages: int = 8
+    load_seconds: float = 2.0
+    load_rounds: int = 3
+
+
+EXTENT = Extent()
+DRY = Extent(n_queries=4, ingest_documents=3, ingest_passages=2, load_seconds=0.1, load_rounds=1)
 
 Row = dict[str, Any]
 
@@ -56,6 +67,9 @@ Row = dict[str, Any]
 def main() -> None:
     """Run the parts that were asked for and print their tables."""
     arguments = _arguments()
+    if arguments.dry:
+        for name in Extent.__slots__:
+            setattr(EXTENT, name, getattr(DRY, name))
     wanted = arguments.only.split(",")
     sizes = [int(size) for size in arguments.sizes.split(",")]
     print(
@@ -92,6 +106,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between")
     parser.add_argument("--sizes", default="1000,10000,100000", help="chunks of each collection")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
+    parser.add_argument("--dry", action="store_true", help="a little of all, to see that it runs")
     return parser.parse_args()
 
 
@@ -103,7 +118,7 @@ def measure_ingest(settings: Settings, words: Words) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="ragdock-bench-") as scratch:
         apart = settings.model_copy(update={"data_dir": Path(scratch)})
         with open_services(apart) as services:
-            documents = texts(words, INGEST_DOCUMENTS, INGEST_PASSAGES)
+            documents = texts(words, EXTENT.ingest_documents, EXTENT.ingest_passages)
             chunks = _chunks(services, documents)
             # Half before and half after: a machine that slows down slows both.
             half = len(chunks) // 2
@@ -162,7 +177,7 @@ def measure_queries(services: Services, size: int, words: Words) -> list[Row]:
     services.retriever.retrieve(Query("warm up", collection=name), Timings())
     floors: dict[str, list[float]] = {"embed": [], "lexical": [], "dense": []}
     questions, uncached = [], []
-    for _ in range(N_QUERIES):
+    for _ in range(EXTENT.n_queries):
         # In turns, so that a busy moment of the machine hits both; each with a question of its
         # own, so that neither finds the pages that the other has read.
         questions.append(words.question())
@@ -222,7 +237,7 @@ def measure_http(settings: Settings, sizes: Sequence[int], words: Words) -> list
         bodies = [once(port, ask) for ask in asks]
         searches = [
             post("/v1/search", {"query": words.question(), "collection": _collection(sizes[-1])})
-            for _ in range(N_QUERIES)
+            for _ in range(EXTENT.n_queries)
         ]
         for search in searches:
             once(port, search)
@@ -232,13 +247,15 @@ def measure_http(settings: Settings, sizes: Sequence[int], words: Words) -> list
             for n_clients in N_CLIENTS:
                 # In turns, so that a busy minute of the machine hits all of them.
                 loads: dict[str, list[Load]] = {"ask": [], "search": [], "bare": []}
-                for _ in range(LOAD_ROUNDS):
+                for _ in range(EXTENT.load_rounds):
                     for kind, at, of, requests in (
                         ("ask", port, pid, asks),
                         ("search", port, pid, searches),
                         ("bare", ceiling_port, ceiling_pid, bare),
                     ):
-                        load = closed_loop(at, requests, n_clients, seconds=LOAD_SECONDS, pid=of)
+                        load = closed_loop(
+                            at, requests, n_clients, seconds=EXTENT.load_seconds, pid=of
+                        )
                         loads[kind].append(_checked(load))
                 rows.append(_throughput(n_clients, "cached ask", loads["ask"], loads["bare"]))
                 rows.append(_throughput(n_clients, "cached search", loads["search"], loads["bare"]))
@@ -250,7 +267,7 @@ def measure_http(settings: Settings, sizes: Sequence[int], words: Words) -> list
 def _http_latency(port: int, size: int, words: Words) -> Row:
     searches = [
         post("/v1/search", {"query": words.question(), "collection": _collection(size)})
-        for _ in range(N_QUERIES)
+        for _ in range(EXTENT.n_queries)
     ]
     once(port, post("/v1/search", {"query": "warm up", "collection": _collection(size)}))
     uncached = _checked(closed_loop(port, searches, 1))
@@ -267,7 +284,7 @@ def _http_latency(port: int, size: int, words: Words) -> Row:
 def _uncached(port: int, pid: int, n_clients: int, size: int, words: Words) -> Row:
     searches = [
         post("/v1/search", {"query": words.question(), "collection": _collection(size)})
-        for _ in range(N_QUERIES)
+        for _ in range(EXTENT.n_queries)
     ]
     load = _checked(closed_loop(port, searches, n_clients, pid=pid))
     return _load_row(n_clients, f"uncached search, {size} chunks", load)
