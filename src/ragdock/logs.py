@@ -8,7 +8,7 @@ import sys
 import time
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, TextIO
 
 __all__ = ["configure_logging", "request_id"]
 
@@ -67,11 +67,14 @@ class TextFormatter(logging.Formatter):
         return _printable(line)
 
 
-def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None:
-    """Send everything, uvicorn's lines included, to stdout in one form."""
+def configure_logging(
+    level: str, form: Literal["auto", "json", "text"], stream: TextIO | None = None
+) -> None:
+    """Send everything, uvicorn's lines included, to stdout (or the stream) in one form."""
+    stream = sys.stdout if stream is None else stream
     if form == "auto":
-        form = "text" if sys.stdout.isatty() else "json"
-    handler = logging.StreamHandler(sys.stdout)
+        form = "text" if stream.isatty() else "json"
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     handler.addFilter(_Stamp())
     # Facts that no line shows: finding the caller alone costs more than the rest of a line

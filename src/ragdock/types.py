@@ -7,7 +7,6 @@ as `GET /v1/documents/{id}/text` answers it. All times are UTC, in seconds since
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -32,7 +31,6 @@ __all__ = [
     "DenseResult",
     "Document",
     "FetchedFile",
-    "Finding",
     "Hit",
     "Int8Matrix",
     "Job",
@@ -40,7 +38,6 @@ __all__ = [
     "JobStage",
     "JobState",
     "KeptAnswer",
-    "Member",
     "Metadata",
     "MetadataValue",
     "PageSpan",
@@ -53,7 +50,6 @@ __all__ = [
     "Upload",
     "Vector",
     "Vectors",
-    "Verdict",
 ]
 
 MetadataValue: TypeAlias = str | int | float | bool | list[str]
@@ -98,11 +94,15 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class PageSpan:
-    """Page `number` (1-based) covers `text[start:end]`."""
+    """Page `number` (1-based) covers `text[start:end]`.
+
+    `label` is the page's own name ("iv", "A-3") where it isn't the number's digits, else empty.
+    """
 
     number: int
     start: int
     end: int
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,8 @@ class Chunk:
     """A passage: always `text == document.text[start:end]`.
 
     `context` (title, heading path, table header) is embedded and indexed with the text, and is
-    never part of a quotation. `page` is the page on which the passage starts, if there are pages.
+    never part of a quotation. `page` is the page on which the passage starts, if there are pages,
+    and `page_label` that page's label.
     """
 
     ordinal: int
@@ -139,6 +140,7 @@ class Chunk:
     text: str
     context: str = ""
     page: int | None = None
+    page_label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,33 +231,6 @@ class Document:
 
 Content: TypeAlias = "tuple[ParsedDocument, tuple[Chunk, ...], Vectors]"
 """A part of a document with its passages and their vectors, (n_chunks, dim)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One file of a backup; `pieces` are `size_bytes` in all."""
-
-    name: str
-    size_bytes: int
-    pieces: Iterator[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong with stored data: which check found it, where, what it is, what to do."""
-
-    check: str
-    where: str
-    what: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a check of stored data found, and how much it looked at."""
-
-    findings: tuple[Finding, ...]
-    checked: dict[str, int]
 
 
 class JobStage(StrEnum):
@@ -410,6 +385,7 @@ class Hit:
     filename: str
     title: str
     page: int | None
+    page_label: str
     start: int
     end: int
     text: str
@@ -428,6 +404,7 @@ class Citation:
     document_id: str
     filename: str
     page: int | None
+    page_label: str
     start: int
     end: int
     quote: str

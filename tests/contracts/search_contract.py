@@ -45,13 +45,14 @@ class SearchContract(_Base):
         """A hit has its document's facts and its chunk's, no scores; unknown ids are left out."""
         store.accept("c", [upload("d", "one two three", k=["v"])])
         (job,) = store.claim("w", 1, 60.0)
-        commit(store, job, chunks=[Chunk(0, 4, 7, "two", "Title", 3)])
+        commit(store, job, chunks=[Chunk(0, 4, 7, "two", "Title", 3, "iii")])
         with store.reader("c") as reader:
             (scored,) = reader.lexical("two", 10)
             hits = reader.hits([scored.chunk_id, scored.chunk_id + 1000])
         (hit,) = hits.values()
         assert (hit.chunk_id, hit.document_id, hit.filename) == (scored.chunk_id, "d", "d.md")
         assert (hit.start, hit.end, hit.text, hit.context, hit.page) == (4, 7, "two", "Title", 3)
+        assert hit.page_label == "iii"
         assert hit.metadata == {"k": ["v"]}
         assert (hit.lexical, hit.dense, hit.fused) == (None, None, 0.0)
 

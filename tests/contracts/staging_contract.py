@@ -393,7 +393,7 @@ class TextContract(_Base):
                 Block(0, 4, BlockKind.HEADING, 2, "Head – größer"),
                 Block(6, 10, BlockKind.PARAGRAPH),
             ),
-            (PageSpan(1, 0, 5), PageSpan(2, 5, 10)),
+            (PageSpan(1, 0, 5, "ï"), PageSpan(2, 5, 10)),
             "Title",
         )
         second = ParsedDocument("\n\nx | y", (Block(2, 7, BlockKind.TABLE, 0, "a | b"),), start=10)

@@ -898,7 +898,7 @@ class DocumentsContract(_Base):
         """Document text, chunk text and context are what was committed, to the code point."""
         store.accept("c", [upload("d", "source")])
         (job,) = store.claim("w", 1, 60.0)
-        chunks = [Chunk(0, 0, len(text), text, context=text, page=7)]
+        chunks = [Chunk(0, 0, len(text), text, context=text, page=7, page_label=text)]
         commit(store, job, text, chunks=chunks, vectors=EMBEDDER.embed(["x"]))
         assert text_of(store, "d") == text
         assert store.document("c", "d").n_characters == len(text)
@@ -906,6 +906,7 @@ class DocumentsContract(_Base):
             (scored,) = reader.dense(EMBEDDER.embed(["x"])[0], 1).hits
             hit = reader.hits([scored.chunk_id])[scored.chunk_id]
         assert (hit.text, hit.context, hit.page) == (text, text, 7)
+        assert hit.page_label == text
 
     @pytest.mark.parametrize("name", ["a/b", "..", "a b\tc", "'; DROP TABLE x; --", "ä\0b", "%_*"])
     def test_any_id_is_a_document(self, store: Store, name: str) -> None:

@@ -18,7 +18,7 @@ from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.core.media import GZIP, ZIP, detect_media_type
 from ragdock.errors import DocumentError
 from ragdock.types import Bounds
-from support.files import DATA, SAMPLES, joined, tar_bytes, zip_bytes
+from support.files import DATA, LABELS, SAMPLES, joined, pdf_bytes, tar_bytes, zip_bytes
 
 TIMEOUT_SECONDS = 20.0
 MEMORY_MB = 512
@@ -27,6 +27,12 @@ CODES = {
     "too_complex", "truncated", "unsupported", "wrong_encoding",
 }  # fmt: skip
 """Every code that a document may fail with."""
+
+
+SEEDS = {name: (DATA / name).read_bytes() for name in SAMPLES} | {
+    "labelled.pdf": pdf_bytes(*(f"Word {'abcdefg'[n]}." for n in range(7)), catalogue=LABELS)
+}
+"""Files to be broken; much of the last one is the labels of its pages."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,8 @@ class Outcome:
 
 def run(pool: ParserPool, name: str, seed: str) -> Outcome:
     """Break a sample and parse it; any exception but `DocumentError` is the server's fault."""
-    content = mutant(seed, (DATA / name).read_bytes())
-    media_type = detect_media_type(name, None, (DATA / name).read_bytes()[:4096])
+    content = mutant(seed, SEEDS[name])
+    media_type = detect_media_type(name, None, SEEDS[name][:4096])
     assert media_type is not None
     begin = time.monotonic()
     try:
@@ -67,7 +73,7 @@ def test_mutants(
     n_each = pytestconfig.getoption("mutants")
     caplog.set_level(logging.WARNING)
     pool = ParserPool(TIMEOUT_SECONDS, MEMORY_MB, processes=2)
-    work = [(name, f"{name}-{n}") for n in range(n_each) for name in SAMPLES]
+    work = [(name, f"{name}-{n}") for n in range(n_each) for name in SEEDS]
     begin = time.monotonic()
     with ThreadPoolExecutor(2) as threads:
         outcomes = list(threads.map(lambda item: run(pool, *item), work))
@@ -80,7 +86,7 @@ def test_mutants(
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
     reporter = pytestconfig.pluginmanager.getplugin("terminalreporter")
     report = [
-        f"{len(outcomes)} mutants of {len(SAMPLES)} files in {seconds:.0f} s: "
+        f"{len(outcomes)} mutants of {len(SEEDS)} files in {seconds:.0f} s: "
         f"{codes.pop('parsed', 0)} parsed, {sum(codes.values())} failed cleanly "
         f"({', '.join(f'{code} {n}' for code, n in codes.most_common())}); "
         f"{len(deaths)} children died, {len(bugs)} surprised; slowest {slowest.seconds:.1f} s "
@@ -91,7 +97,7 @@ def test_mutants(
         for line in ("", *report):
             reporter.write_line(line)
     assert set(codes) <= CODES
-    assert len(outcomes) == n_each * len(SAMPLES)
+    assert len(outcomes) == n_each * len(SEEDS)
     assert slowest.seconds < TIMEOUT_SECONDS + 5
     # A crash of foreign code is the child's; one of our own readers is a bug to be mended.
     assert len(deaths) <= len(outcomes) * 0.01

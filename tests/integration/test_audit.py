@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,20 @@ def test_files_are_by_day_bounded_and_removed(
     audit.write({"text": "later"})
     assert [path.name for path in tmp_path.iterdir()] == ["audit-20240214.jsonl"]
     audit.close()
+
+
+def test_files_belong_to_whom_the_data_belong(tmp_path: Path) -> None:
+    """What root writes by a command, a server of another user can go on with."""
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 12_345, 54_321)
+    owner = tmp_path.stat()
+    audit = JsonlAudit(tmp_path / "audit")
+    audit.write({"action": "keys.create"})
+    audit.close()
+    (file,) = (tmp_path / "audit").iterdir()
+    for path in (tmp_path / "audit", file):
+        assert (path.stat().st_uid, path.stat().st_gid) == (owner.st_uid, owner.st_gid)
+        assert path.stat().st_mode & 0o077 == 0
 
 
 def test_the_command_reads_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,31 @@ def test_the_schema_documents_problems_and_headers(api: TestClient) -> None:
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     assert list(response["content"]) == ["application/problem+json"]
+
+
+def test_every_write_documents_its_idempotency_key(api: TestClient) -> None:
+    """What the schema says of the header is what is enforced, and reads don't have it."""
+    paths = api.get("/openapi.json").json()["paths"]
+    operations = {(m.upper(), p): one for p, each in paths.items() for m, one in each.items()}
+    with_key = {}
+    for name, operation in operations.items():
+        found = [p for p in operation.get("parameters", ()) if p["name"] == "Idempotency-Key"]
+        if found:
+            (with_key[name],) = found
+            assert {"409", "422"} <= set(operation["responses"]), name
+    reads = {("POST", "/v1/search"), ("POST", "/v1/ask")}
+    writes = {name for name in operations if name[0] in ("POST", "PUT", "PATCH", "DELETE")} - reads
+    assert set(with_key) == writes
+    for (method, path), parameter in with_key.items():
+        assert (parameter["in"], parameter["required"]) == ("header", False)
+        schema = parameter["schema"]
+        longest = "~" * schema["maxLength"]
+        for key, is_right in (("!", True), (longest, True), (longest + "~", False), ("a b", False)):
+            fits = len(key) <= schema["maxLength"] and re.search(schema["pattern"], key)
+            assert bool(fits) == is_right
+            url = path.replace("{", "no-such-").replace("}", "")
+            answer = api.request(method, url, headers={"Idempotency-Key": key})
+            assert ("idempotency-key" in answer.text) != is_right, (method, path, key)
 
 
 def test_every_route_is_in_the_schema_or_hidden_on_purpose(api: TestClient) -> None:

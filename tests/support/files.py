@@ -16,7 +16,9 @@ from ragdock.ports import Parser
 from ragdock.types import Block, PageSpan, ParsedDocument
 
 __all__ = [
+    "CRASHING_LABELS",
     "DATA",
+    "LABELS",
     "SAMPLES",
     "docx_bytes",
     "docx_parts",
@@ -37,6 +39,15 @@ SAMPLES = (
     "glacier.tex", "kiln.rst", "ferment.ipynb", "clockmaker.srt", "tides.vtt", "apiary.xml",
 )  # fmt: skip
 """One readable file of every format."""
+
+LABELS = "/PageLabels << /Nums [0 << /S /r >> 2 << /S /D >> 5 << /S /D /P (A-) >>] >>"
+"""For a PDF's catalogue: pages i, ii, 1, 2, 3, A-1, A-2 and so on."""
+CRASHING_LABELS = {
+    "a tree that is its own branch": "/PageLabels 1 0 R /Kids [1 0 R]",
+    "letters before all numbers": "/PageLabels << /Nums [0 << /S /A /St -2147483648 >>] >>",
+    "letters beyond all numbers": "/PageLabels << /Nums [0 << /S /a /St 2147483647 >>] >>",
+}
+"""Likewise: those that crash PDFium (159.0.8149.0), where there are three pages."""
 
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _RELATIONSHIPS = (
@@ -92,9 +103,9 @@ def joined(parts: Iterable[ParsedDocument]) -> ParsedDocument:
     return ParsedDocument("".join(text), tuple(blocks), tuple(pages), title)
 
 
-def pdf_bytes(*pages: str, title: str = "", producer: str = "") -> bytes:
-    """A PDF with one line of text for each line of each page."""
-    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b""]
+def pdf_bytes(*pages: str, title: str = "", producer: str = "", catalogue: str = "") -> bytes:
+    """A PDF with one line of text for each line of each page; object 1 is the catalogue."""
+    objects = [b"<< /Type /Catalog /Pages 2 0 R %s >>" % catalogue.encode(), b""]
     kids = []
     for text in pages:
         lines = [

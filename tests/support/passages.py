@@ -29,6 +29,7 @@ def hit(
         "filename": f"file-{number}.md",
         "title": "",
         "page": None,
+        "page_label": "",
         "start": start,
         "end": start + len(text),
         "text": text,

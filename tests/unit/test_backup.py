@@ -19,7 +19,8 @@ from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
 from ragdock.errors import ConfigurationError, ConflictError, IntegrityError, NotFoundError
 from ragdock.ops.archive import write_archive
 from ragdock.ops.backup import backup, restore
-from ragdock.types import JobState, Member
+from ragdock.ports import Member
+from ragdock.types import JobState
 from support.stores import DIM, found, index, memory_directory, put, upload
 
 

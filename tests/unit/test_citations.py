@@ -113,6 +113,13 @@ def test_citation_quotes_the_supporting_sentence() -> None:
     assert not result.inferred
 
 
+def test_a_citation_tells_the_page_as_it_is_called() -> None:
+    """Number and label of the page are the passage's."""
+    passages = [hit(RETURNS, page=6, page_label="iv")]
+    (citation,) = check_citations("You have 30 days to return it [1].", passages).citations
+    assert (citation.page, citation.page_label) == (6, "iv")
+
+
 @pytest.mark.parametrize(
     ("answer", "quote"),
     [

@@ -30,6 +30,7 @@ CITATION = {
     "document_id": "weather.md",
     "filename": "weather.md",
     "page": None,
+    "page_label": None,
     "start": 10,
     "end": 40,
     "quote": "Below 80 metres no ship\nleaves the berth.",
@@ -51,6 +52,7 @@ HIT = {
     "filename": "report.pdf",
     "title": "Report",
     "page": 2,
+    "page_label": None,
     "start": 5,
     "end": 9,
     "text": "a [b]\x1b[31mred\tfuse",
@@ -296,6 +298,17 @@ def test_search_prints_a_line_for_each_hit(run: Run, server: ScriptedServer) -> 
         "rank\tscore\tlexical\tdense\tfile\tpage\tspan\ttext",
         "1\t0.750\t3.500\t-\treport.pdf\t2\t5-9\ta [b]\ufffd[31mred fuse",
     ]
+
+
+def test_pages_are_shown_as_they_are_called(run: Run, server: ScriptedServer) -> None:
+    """With the label comes the number in the file; a server of an earlier release sends none."""
+    paged = {**CITATION, "page": 6, "page_label": "iv"}
+    bare = {name: HIT[name] for name in HIT if name != "page_label"}
+    server.on("POST", "/v1/search", search_reply({**HIT, "page_label": "A-3"}, bare))
+    server.on("POST", "/v1/ask", {**ANSWER, "citations": [paged]})
+    pages = [line.split("\t")[5] for line in run("search", "fuse")[1].splitlines()]
+    assert pages == ["page", "A-3 (2)", "2"]
+    assert "\tweather.md\tiv (6)\t10-40\t" in run("ask", "q")[1]
 
 
 def test_namesakes_are_told_apart(run: Run, server: ScriptedServer) -> None:

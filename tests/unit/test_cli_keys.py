@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +105,33 @@ def test_a_revoked_key_opens_nothing(run: Run, tmp_path: Path) -> None:
     assert [key["state"] for key in listed(run)] == ["revoked", "revoked"]
     code, _, err = run("keys", "revoke", "one")
     assert (code, "no key 'one'" in err) == (2, True)
+
+
+def test_making_and_revoking_are_recorded(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit log tells which key was made and revoked by whom, and nothing of its secret."""
+    token = run("keys", "create", "--name", "web", "--rights", "admin")[1].strip()
+    run("keys", "list")
+    run("keys", "revoke", "web")
+    assert run("keys", "revoke", "web")[0] == 2
+    _, out, _ = run("audit", "--json", "--action", "keys")
+    records = [json.loads(line) for line in out.splitlines()]
+    key_id = token[4:12]
+    who = f"cli, uid {os.getuid()}"
+    assert [
+        (r["action"], r["status"], r["target"], r["address"], "request_id" in r) for r in records
+    ] == [("keys.create", 201, key_id, who, False), ("keys.revoke", 200, key_id, who, False)]
+    assert token[13:] not in out
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", root.handlers[:])
+    monkeypatch.setattr(root, "level", root.level)
+    for audit, n_lines in (("log", 1), ("off", 0)):
+        monkeypatch.setenv("RAG_AUDIT", audit)
+        made, err = run("keys", "create", "--name", audit)[1:]
+        assert re.fullmatch(KEY_PATTERN + "\n", made)
+        assert err.count("keys.create") == n_lines
+    assert len(run("audit", "--json")[1].splitlines()) == len(records)
 
 
 def test_a_data_directory_can_be_named(run: Run, tmp_path: Path) -> None:

@@ -47,6 +47,12 @@ def test_markers_match_citations() -> None:
     assert all(f"[{c.marker}]" in answer.text for c in answer.citations)
 
 
+def test_citations_tell_the_page_as_it_is_called() -> None:
+    """Number and label of the page are the passage's."""
+    (citation,) = ask("zebras", [hit("Zebras eat grass.", page=6, page_label="iv")]).citations
+    assert (citation.page, citation.page_label) == (6, "iv")
+
+
 def test_neighbours_become_one_quotation() -> None:
     """Two chosen sentences that stand together are quoted as one, in reading order."""
     text = "Alpha pumps need oil. Alpha pumps need weekly oil checks. Birds sing."

@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from ragdock.adapters.parsers import pdf_pdfium
+from ragdock.adapters.parsers import pdf_labels, pdf_pdfium
 from ragdock.core.chunking import chunk_document
 from ragdock.errors import DocumentError
 from ragdock.types import BlockKind, ParsedDocument
-from support.files import DATA, joined, pdf_bytes
+from support.files import DATA, LABELS, joined, pdf_bytes
 
 MAX_PAGES = 20_000
 SCAN = (DATA / "scan.pdf").read_bytes()
@@ -45,6 +45,78 @@ def test_chunks_know_their_page() -> None:
     chunks = chunk_document(parse(HANDBOOK), count_tokens=lambda text: len(text) // 4)
     (chunk,) = (chunk for chunk in chunks if "every 47 days" in chunk.text)
     assert chunk.page == 2
+
+
+def labels(n_pages: int, catalogue: str) -> list[str]:
+    # No line may repeat: those are left out.
+    pages = ("abcdefghij"[n // 10] + "klmnopqrst"[n % 10] + " is a word." for n in range(n_pages))
+    return [page.label for page in parse(pdf_bytes(*pages, catalogue=catalogue)).pages]
+
+
+def test_pages_have_their_labels() -> None:
+    """Roman front matter, text from 1 and an appendix are called what is printed on them."""
+    assert labels(7, LABELS) == ["i", "ii", "1", "2", "3", "A-1", "A-2"]
+
+
+@pytest.mark.parametrize(
+    "catalogue",
+    ["", "/PageLabels << /Nums [0 << /S /D >>] >>", "/PageLabels << /Nums [0 << >>] >>"],
+)
+def test_a_label_that_says_nothing_is_none(catalogue: str) -> None:
+    """Without labels, with the page's own number and with empty ones, there is none."""
+    assert labels(2, catalogue) == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "label"),
+    [
+        ("(  Cover\\n page )", "Cover page"),
+        ("<FEFF0041200B00AD202E0007FFFE0042>", "AB"),  # Marks that are not seen, and a bell.
+        ("<FEFF004100200020FB01>", "A fi"),
+        ("<FEFF0041D8000042>", "AB"),  # Half a surrogate pair.
+        ("<FEFF00A7D83DDE00>", "§😀"),
+        (f"({'x' * 32})", "x" * 32),
+        (f"({'x' * 33})", ""),
+        (f"({'x' * 1_000_000})", ""),
+        ("(1)", ""),
+        ("(01)", "01"),
+    ],
+)
+def test_labels_are_clean_and_short(prefix: str, label: str) -> None:
+    """No control characters, no halves of pairs; one that is too long to be a name is none."""
+    assert labels(1, f"/PageLabels << /Nums [0 << /P {prefix} >>] >>") == [label]
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        "99 0 R", "(text)", "[0 << /S /r >>]", "<< >>", "<< /Nums 7 >>", "<< /Nums [0] >>",
+        "<< /Nums [0 5 1 (x)] >>", "<< /Kids [7 (x) 99 0 R] >>",
+        "<< /Kids [<< /Limits [9 2] /Nums [0 << /S /r >>] >>] >>", "<< /Nums [0 << /S /Nope >>] >>",
+        "<< /Nums [9 << /S /r >>] >>",
+    ],
+)  # fmt: skip
+def test_a_damaged_tree_of_labels_costs_labels_only(tree: str) -> None:
+    """Whatever stands where labels should be, the pages are read, and have numbers."""
+    assert labels(2, f"/PageLabels {tree}") == ["", ""]
+
+
+def test_labels_that_cost_too_much_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree that takes PDFium long to search is given up, and the pages are read."""
+    monkeypatch.setattr(pdf_labels, "_CPU_SECONDS", 0.05)
+    entries = " ".join(f"{10**6 + n} << /P (x) >>" for n in range(100_000))
+    tree = f"/PageLabels << /Nums [0 << /S /r >> {entries}] >>"
+    assert labels(100, tree) == [""] * 100
+    assert labels(100, LABELS)[:2] == ["i", "ii"]
+
+
+def test_passages_know_their_page_s_label() -> None:
+    """A passage has the label of the page on which it starts."""
+    pages = [f"Page of {word}. " * 40 for word in ("apples", "pears", "plums")]
+    parsed = parse(pdf_bytes(*pages, catalogue=LABELS))
+    chunks = chunk_document(parsed, count_tokens=lambda text: len(text) // 4)
+    told = {(chunk.text.split()[2], chunk.page, chunk.page_label) for chunk in chunks}
+    assert told == {("apples.", 1, "i"), ("pears.", 2, "ii"), ("plums.", 3, "1")}
 
 
 def test_hyphenation_is_undone() -> None:

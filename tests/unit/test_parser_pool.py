@@ -34,7 +34,15 @@ from ragdock.core.media import (
 from ragdock.errors import DocumentError, UnavailableError
 from ragdock.ports import Parser
 from ragdock.types import Block, BlockKind, Bounds, PageSpan, ParsedDocument
-from support.files import DATA, docx_parts, pdf_bytes, read, zip_bytes
+from support.files import (
+    CRASHING_LABELS,
+    DATA,
+    LABELS,
+    docx_parts,
+    pdf_bytes,
+    read,
+    zip_bytes,
+)
 
 # Lexbor compares each new name of an element with all before it: this takes minutes, and releases
 # nothing.
@@ -249,6 +257,21 @@ def test_crashing_child(pool: ParserPool, number: int, code: str) -> None:
     assert read(pool, PAGE, "a.html", HTML).text == "Hello"
 
 
+@pytest.mark.parametrize("name", CRASHING_LABELS)
+def test_labels_that_crash_the_parser_cost_labels_only(
+    pool: ParserPool, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """The document is read without the names of its pages, and the next one with them."""
+    good = pdf_bytes("One.", "Two.", "Three.", catalogue=LABELS)
+    bad = pdf_bytes("One.", "Two.", "Three.", catalogue=CRASHING_LABELS[name])
+    for content, found in ((good, "i ii 1"), (bad, "  "), (bad, "  "), (good, "i ii 1")):
+        parsed = read(pool, content, "x.pdf", PDF)
+        assert parsed.text == "One.\n\nTwo.\n\nThree."
+        assert " ".join(page.label for page in parsed.pages) == found
+    told = [record.message for record in caplog.records]
+    assert told == ["a parser process crashed; the document is tried without page labels"] * 2
+
+
 def test_memory_is_limited() -> None:
     """A document that needs more memory than allowed fails with `memory`, at once."""
     pool = ParserPool(timeout_seconds=60.0, memory_mb=128)
@@ -354,7 +377,7 @@ def test_documents_survive_the_wire() -> None:
     parsed = ParsedDocument(
         "Ä😀\n\nb",
         (Block(0, 2, BlockKind.HEADING, 1, "Ä😀"), Block(4, 5, BlockKind.RECORD, 0, "a, b")),
-        (PageSpan(1, 0, 2), PageSpan(2, 2, 5)),
+        (PageSpan(1, 0, 2, "ïv"), PageSpan(2, 2, 5)),
         "Títle",
         1_000_000,
         0.25,

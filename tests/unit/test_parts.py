@@ -247,13 +247,14 @@ def test_split_cuts_pages_where_they_begin() -> None:
             builder.append(text)
             blocks.append(Block(at, at + len(text) - 1, BlockKind.PARAGRAPH))
             at += len(text)
-        pages.append(PageSpan(number, start, at))
+        pages.append(PageSpan(number, start, at, f"label {number}"))
     parsed = ParsedDocument("\n\n".join(builder), tuple(blocks), tuple(pages))
     parts = list(split(parsed, 300))
     assert joined(parts).text == parsed.text
     assert joined(parts).blocks == parsed.blocks
     for part in parts:
         for page in part.pages:
+            assert page.label == f"label {page.number}"
             assert f"Page {page.number} " in part.text[page.start : page.end]
             assert page.number == 1 or f"Page {page.number - 1} " not in part.text[page.start :]
 

@@ -15,7 +15,7 @@ from ragdock.core.fingerprints import fingerprint_of, same_vectors
 from ragdock.errors import ConflictError, NotFoundError, StoreError
 from ragdock.ports import Embedder
 from ragdock.services.reindex import Outcome, Reindexer, Status
-from ragdock.types import Job, JobState
+from ragdock.types import Block, BlockKind, Chunk, Job, JobState, PageSpan, ParsedDocument
 from support.embedders import HashEmbedder
 from support.stores import (
     claimed,
@@ -98,6 +98,22 @@ def sound(home: Path) -> bool:
     """Whether verify finds nothing."""
     verdict = SqliteKeeper(home).verify(quick=False, progress=lambda *_: None)
     return verdict.findings == ()
+
+
+def test_labels_of_pages_survive(home: Path, store: SqliteStore) -> None:
+    """The new passages start on pages that are called as before."""
+    parsed = ParsedDocument(
+        "Alpha words.\n\nBeta words.",
+        (Block(0, 12, BlockKind.PARAGRAPH), Block(14, 25, BlockKind.PARAGRAPH)),
+        (PageSpan(1, 0, 12, "iv"), PageSpan(2, 12, 25, "1")),
+    )
+    chunks = [Chunk(0, 0, 25, parsed.text, "", 1, "iv")]
+    store.commit_document(claimed(store, "d"), parsed, chunks, OLD.embed(["alpha"]))
+    assert reindex(home) is not None
+    with store.reader("c") as reader:
+        hits = reader.hits(range(20)).values()
+    told = sorted((hit.text, hit.page, hit.page_label) for hit in hits)
+    assert told == [("Alpha words.", 1, "iv"), ("Beta words.", 2, "1")]
 
 
 def test_fingerprints_tell_what_can_be_compared() -> None:

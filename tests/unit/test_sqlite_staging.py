@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
 import pytest
 
-from ragdock.adapters.stores.sqlite import SqliteStore, changes, contents, lexical, segments
-from ragdock.adapters.stores.sqlite.connections import Database
+from ragdock.adapters.stores.sqlite import (
+    SqliteKeeper,
+    SqliteStore,
+    changes,
+    contents,
+    lexical,
+    migrations,
+    segments,
+)
+from ragdock.adapters.stores.sqlite.connections import Database, fetch
 from ragdock.errors import NotFoundError, StoreError
-from ragdock.types import Block, BlockKind
+from ragdock.types import Block, BlockKind, Chunk, PageSpan, ParsedDocument
 from support.first_release import write_first_release
 from support.stores import (
     DIM,
+    EMBEDDER,
     claimed,
     content,
     found,
@@ -238,6 +249,44 @@ def test_data_of_the_first_release_answer_the_same(directory: Path) -> None:
     store.delete_document("c", "d2")
     assert len(found(store, "shared", side="dense", limit=100)) == 1 + 2 * 4 + 2
     store.close()
+
+
+def test_data_from_before_there_were_labels(directory: Path, store: SqliteStore) -> None:
+    """A collection of schema 2 is read with its pages and no labels; new documents have them."""
+    chunk = Chunk(0, 0, 4, "word", "", 1, "iv")
+    parsed = ParsedDocument("word", (Block(0, 4, BlockKind.PARAGRAPH),), (PageSpan(1, 0, 4, "iv"),))
+    store.commit_document(claimed(store, "old"), parsed, [chunk], EMBEDDER.embed(["word"]))
+    store.close()
+    (path,) = (directory / "collections").glob("*.db")
+    _to_schema_2(path)
+    former = Database(directory / "former.db", migrations.COLLECTION[:2])
+    with former.read() as expected, closing(apsw.Connection(str(path))) as made:
+        columns = "SELECT * FROM pragma_table_info('chunks')"
+        assert fetch(made, columns) == fetch(expected, columns)
+    former.close()
+    store = SqliteStore(directory)
+    store.commit_document(claimed(store, "new"), parsed, [chunk], EMBEDDER.embed(["word"]))
+    with store.reader("c") as reader:
+        hits = reader.hits(range(10)).values()
+    told = {hit.document_id: (hit.page, hit.page_label) for hit in hits}
+    assert told == {"old": (1, ""), "new": (1, "iv")}
+    pages = [store.document_parts("c", name) for name in ("old", "new")]
+    assert [next(iter(parts)).pages[0].label for parts in pages] == ["", "iv"]
+    store.close()
+    verdict = SqliteKeeper(directory).verify(quick=False, progress=lambda *_: None)
+    assert verdict.findings == ()
+
+
+def _to_schema_2(path: Path) -> None:
+    """Undo m003: no column, and pages of three elements in the structure."""
+    with closing(apsw.Connection(str(path))) as connection:
+        for document, packed in fetch(connection, "SELECT document, structure FROM texts"):
+            structure = json.loads(zlib.decompress(packed))
+            structure["pages"] = [page[:3] for page in structure["pages"]]
+            packed = zlib.compress(json.dumps(structure).encode())
+            sql = "UPDATE texts SET structure = ? WHERE document = ?"
+            connection.execute(sql, (packed, document))
+        connection.execute("ALTER TABLE chunks DROP COLUMN page_label; PRAGMA user_version = 2")
 
 
 def test_two_processes_upgrade_at_once(directory: Path) -> None:

@@ -15,6 +15,7 @@ from ragdock.cli.transfer import export_from, import_into
 from ragdock.core.fingerprints import fingerprint_of
 from ragdock.errors import ConflictError, InputError
 from ragdock.services.reindex import Reindexer
+from ragdock.types import Block, BlockKind, Chunk, PageSpan, ParsedDocument
 from support.embedders import HashEmbedder
 from support.stores import claimed, found, memory_directory, put, stage_parts, text_of
 
@@ -92,6 +93,58 @@ def test_a_round_trip_loses_nothing(home: Path) -> None:
     assert verdict.findings == ()
 
 
+def labelled(home: Path) -> Path:
+    """An export of a document with two pages, of which one has a label."""
+    store, reindexing = opened(home / "from")
+    store.create_collection("c", reindexing.fingerprint, 64)
+    blocks = (Block(0, 6, BlockKind.PARAGRAPH), Block(8, 13, BlockKind.PARAGRAPH))
+    pages = (PageSpan(1, 0, 6, "iv"), PageSpan(2, 6, 13))
+    parsed = ParsedDocument("Alpha.\n\nBeta.", blocks, pages)
+    chunks = [Chunk(0, 0, 6, "Alpha.", "", 1, "iv"), Chunk(1, 8, 13, "Beta.", "", 2)]
+    vectors = HashEmbedder(64).embed(["alpha", "beta"])
+    store.commit_document(claimed(store, "d"), parsed, chunks, vectors)
+    export_from(reindexing, "c", str(home / "c.jsonl"))
+    store.close()
+    return home / "c.jsonl"
+
+
+def labels(directory: Path) -> list[tuple[int | None, str]]:
+    """Pages and labels of the hits and of the structure, which have to agree."""
+    store = SqliteStore(directory)
+    with store.reader("c") as reader:
+        hits = reader.hits(range(20)).values()
+    told = [(hit.page, hit.page_label) for hit in sorted(hits, key=lambda hit: hit.start)]
+    (part,) = store.document_parts("c", "d")
+    assert [(page.number, page.label) for page in part.pages] == told
+    store.close()
+    return told
+
+
+@pytest.mark.parametrize("dim", [64, 32])
+def test_labels_of_pages_come_back(home: Path, dim: int) -> None:
+    """With the vectors of the export, and with ones that are made anew."""
+    file = labelled(home)
+    store, reindexing = opened(home / "to", dim)
+    assert import_into(reindexing, str(file), None)["embedded"] == (dim == 32)
+    store.close()
+    assert labels(home / "to") == [(1, "iv"), (2, "")]
+
+
+def test_exports_without_labels_are_as_before(home: Path) -> None:
+    """Pages without a label have three elements and passages four, and such are imported."""
+    head, line = labelled(home).read_bytes().splitlines()
+    document = json.loads(line)
+    assert document["pages"] == [[1, 0, 6, "iv"], [2, 6, 13]]
+    assert document["chunks"] == [[0, 6, 1, "", "iv"], [8, 13, 2, ""]]
+    document["pages"][0].pop()
+    document["chunks"][0].pop()
+    (home / "old.jsonl").write_bytes(head + b"\n" + json.dumps(document).encode())
+    store, reindexing = opened(home / "to")
+    import_into(reindexing, str(home / "old.jsonl"), None)
+    store.close()
+    assert labels(home / "to") == [(1, ""), (2, "")]
+
+
 def test_compressed_files_and_large_documents(home: Path) -> None:
     """`.gz` works both ways, and a large document takes a line for each part."""
     lines = fill(home).read_bytes().splitlines()
@@ -131,6 +184,9 @@ def test_vectors_of_another_embedder_are_made_anew(home: Path) -> None:
         {"chunks": [[5, 5, None, ""]]},
         {"vectors": "AAAA"},
         {"vectors": "!"},
+        {"pages": [[1, 0, 5, 7]]},
+        {"pages": [[1, 0, 5, "a", "b"]]},
+        {"chunks": [[0, 5, 1, "", None]]},
         {"blocks": [[0, 1, "nonsense", 0, ""]]},
         {"metadata": None},
         {"last": False},

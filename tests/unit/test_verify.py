@@ -13,7 +13,7 @@ import pytest
 
 from ragdock.adapters.stores.sqlite import SqliteKeeper, SqliteStore
 from ragdock.errors import NotFoundError
-from ragdock.types import Verdict
+from ragdock.ports import Verdict
 from support.stores import DIM, claimed, index, memory_directory, put, stage_parts, upload
 
 OLD = time.time() - 3_600

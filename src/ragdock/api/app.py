@@ -19,7 +19,7 @@ from ragdock.api.auth import SECURITY_SCHEMES, Authentication, require_declared
 from ragdock.api.feed import Feed
 from ragdock.api.gate import Gate
 from ragdock.api.headers import SecurityHeaders, cors_options, parse_origins
-from ragdock.api.idempotency import Idempotency
+from ragdock.api.idempotency import HEADER_PARAMETER, Idempotency, takes_key
 from ragdock.api.limiting import UNLIMITED_PATHS, KeyRate, RateGate
 from ragdock.api.middleware import Envelope
 from ragdock.api.problems import install_problem_handlers, problem_responses
@@ -172,6 +172,7 @@ def _complete_schema(app: FastAPI) -> None:
                 components.setdefault(name, model)
             schema["components"]["securitySchemes"] = SECURITY_SCHEMES
             _add_limits(schema)
+            _add_idempotency(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -191,6 +192,17 @@ def _add_limits(schema: dict[str, Any]) -> None:
         if path not in UNLIMITED_PATHS:
             for operation in operations.values():
                 for status, response in limits.items():
+                    operation["responses"].setdefault(str(status), response)
+
+
+def _add_idempotency(schema: dict[str, Any]) -> None:
+    """Add the header that all writes take, and what it may be answered by."""
+    answers = problem_responses(409, 422)
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            if takes_key(method.upper(), path):
+                operation.setdefault("parameters", []).append(HEADER_PARAMETER)
+                for status, response in answers.items():
                     operation["responses"].setdefault(str(status), response)
 
 

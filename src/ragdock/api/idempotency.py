@@ -25,16 +25,39 @@ from ragdock.errors import ConflictError, InputError, RagdockError
 from ragdock.ports import Answers
 from ragdock.types import KeptAnswer, Principal
 
-__all__ = ["Idempotency", "RequestDigest"]
+__all__ = ["HEADER_PARAMETER", "Idempotency", "RequestDigest", "takes_key"]
 
 WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 READS_BY_POST: Final = frozenset({"/v1/search", "/v1/ask"})
 MAX_BODY_BYTES: Final = 16 * 2**20
 _NAME: Final = b"idempotency-key"
-_GOOD: Final = re.compile(rb"[\x21-\x7e]{1,200}")
+_LONGEST: Final = 200
+_GOOD: Final = re.compile(rb"[\x21-\x7e]{1,%d}" % _LONGEST)
 _NOT_KEPT: Final = frozenset({401, 403, 408, 413, 429})
 _KEPT_HEADERS: Final = frozenset({"content-type", "location", "allow", "www-authenticate"})
 _BOUNDARY: Final = re.compile(rb'boundary="?([^";,\s]+)', re.IGNORECASE)
+
+
+HEADER_PARAMETER: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A name of the sender's choice for this request: within a day the same request "
+    "with the same key gets the first answer (with the header `Idempotency-Replayed: true`) and is "
+    "not done again. Another request with that key is 422, one while the first is in work 409.",
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": _LONGEST,
+        "pattern": r"^[\x21-\x7E]+$",
+    },
+}
+"""As OpenAPI has it, for the operations that `takes_key` names."""
+
+
+def takes_key(method: str, path: str) -> bool:
+    """Whether requests of that kind are done once for each key."""
+    return method in WRITES and path not in READS_BY_POST
 
 
 class RequestDigest:
@@ -93,7 +116,7 @@ class Idempotency:
             return
         if not _GOOD.fullmatch(key):
             wrong = InputError(
-                "An Idempotency-Key has 1 to 200 visible ASCII characters.",
+                f"An Idempotency-Key has 1 to {_LONGEST} visible ASCII characters.",
                 field="header.idempotency-key",
             )
             await problem_of(wrong)(scope, receive, send)
@@ -211,7 +234,7 @@ class _Exchange:
 
 
 def _key(scope: Scope) -> bytes | None:
-    if scope["type"] != "http" or scope["method"] not in WRITES or scope["path"] in READS_BY_POST:
+    if scope["type"] != "http" or not takes_key(scope["method"], scope["path"]):
         return None
     return _header(scope, _NAME)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -335,13 +335,26 @@ class Scores(Out):
     fused: float
 
 
+Page: TypeAlias = Annotated[
+    int | None, Field(description="the page's number in the file, from 1; null without pages")
+]
+PageLabel: TypeAlias = Annotated[
+    str | None,
+    Field(
+        description="the page's own name where it differs from its number; else null",
+        examples=["iv"],
+    ),
+]
+
+
 class HitBody(Out):
     """A passage: `text` is the document's text from `start` to `end`."""
 
     document_id: str
     filename: str
     title: str
-    page: int | None
+    page: Page
+    page_label: PageLabel
     start: int
     end: int
     text: str
@@ -366,7 +379,8 @@ class CitationBody(Out):
     marker: int
     document_id: str
     filename: str
-    page: int | None
+    page: Page
+    page_label: PageLabel
     start: int
     end: int
     quote: str

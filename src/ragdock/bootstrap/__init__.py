@@ -6,6 +6,7 @@ from ragdock.bootstrap.keeping import Reindexing, keeper_of, open_reindexing
 from ragdock.bootstrap.services import (
     DEFAULT_COLLECTION,
     Services,
+    open_audit,
     open_fleet_metrics,
     open_keys,
     open_services,
@@ -16,6 +17,7 @@ __all__ = [
     "Reindexing",
     "Services",
     "keeper_of",
+    "open_audit",
     "open_fleet_metrics",
     "open_keys",
     "open_reindexing",

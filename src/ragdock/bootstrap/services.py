@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
+from ragdock.adapters.metrics.null import NullMetrics
 from ragdock.adapters.metrics.prometheus import FleetMetrics, PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite.answers import SqliteAnswers
@@ -48,7 +49,14 @@ from ragdock.services.tenancy import TenantStore
 from ragdock.settings import Settings, cpu_quota
 from ragdock.types import Bounds, JobState
 
-__all__ = ["DEFAULT_COLLECTION", "Services", "open_fleet_metrics", "open_keys", "open_services"]
+__all__ = [
+    "DEFAULT_COLLECTION",
+    "Services",
+    "open_audit",
+    "open_fleet_metrics",
+    "open_keys",
+    "open_services",
+]
 
 DEFAULT_COLLECTION = "default"
 LLM_FRESH_SECONDS = 15.0
@@ -206,6 +214,13 @@ def open_keys(settings: Settings) -> Iterator[Keys]:
         yield keys
     finally:
         keys.close()
+
+
+@contextmanager
+def open_audit(settings: Settings) -> Iterator[Audit]:
+    """The audit log, for what is done beside a server."""
+    with ExitStack() as stack:
+        yield audit_of(settings, NullMetrics(), stack)
 
 
 def open_fleet_metrics(directory: str) -> FleetMetrics:

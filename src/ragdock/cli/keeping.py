@@ -16,8 +16,8 @@ from ragdock.cli.output import emit, emit_json, emit_table, note, progress
 from ragdock.errors import InputError
 
 if TYPE_CHECKING:
+    from ragdock.ports import Verdict
     from ragdock.settings import Settings
-    from ragdock.types import Verdict
 
 __all__ = ["DataDir", "opened", "register", "settings_of"]
 

@@ -6,9 +6,11 @@ without a key has nobody who might ask it for one. A server that runs sees every
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ from ragdock.types import ApiKey, Right
 
 if TYPE_CHECKING:
     from ragdock.services.keys import Keys
+    from ragdock.settings import Settings
 
 __all__ = ["register"]
 
@@ -72,7 +75,7 @@ def create(
     """Make an API key and print it, once: what is stored can't be turned back into it."""
     wanted = _rights(rights)
     expires_at = None if expires is None else _instant(expires, time.time())
-    with _open(data_dir) as keys:
+    with _open(data_dir) as keys, _recording(data_dir) as record:
         key, token = keys.create(
             name,
             rights=wanted,
@@ -80,6 +83,7 @@ def create(
             expires_at=expires_at,
             rate_per_minute=rate,
         )
+        record("keys.create", 201, key.id)
     if json_output:
         emit_json({**_facts(key), "key": token})
         return
@@ -117,8 +121,9 @@ def revoke(
     json_output: JsonOutput = False,
 ) -> None:
     """Revoke an API key: running servers refuse it from the next request on."""
-    with _open(data_dir) as keys:
+    with _open(data_dir) as keys, _recording(data_dir) as record:
         key = keys.revoke(id_or_name)
+        record("keys.revoke", 200, key.id)
     if json_output:
         emit_json(_facts(key))
     else:
@@ -128,10 +133,34 @@ def revoke(
 @contextmanager
 def _open(data_dir: Path | None) -> Iterator[Keys]:
     from ragdock.bootstrap import open_keys
+
+    with open_keys(_settings(data_dir)) as keys:
+        yield keys
+
+
+@contextmanager
+def _recording(data_dir: Path | None) -> Iterator[Callable[[str, int, str], None]]:
+    """What writes to the audit log: an action, its outcome as the API would say it, the key's id.
+
+    Who did it is known as the operating system's user only, for a command needs no key.
+    """
+    from ragdock.bootstrap import open_audit
+    from ragdock.logs import configure_logging
+    from ragdock.services.audit import Caller
+
+    settings = _settings(data_dir)
+    if settings.audit == "log":
+        # The result is a key, and stays alone on stdout.
+        configure_logging(settings.log_level, settings.log_format, sys.stderr)
+    caller = Caller("", None, f"cli, uid {os.getuid()}")
+    with open_audit(settings) as audit:
+        yield lambda action, status, key_id: audit.write(action, caller, status, target=key_id)
+
+
+def _settings(data_dir: Path | None) -> Settings:
     from ragdock.settings import Settings
 
-    with open_keys(Settings.load(**({"data_dir": data_dir} if data_dir else {}))) as keys:
-        yield keys
+    return Settings.load(**({"data_dir": data_dir} if data_dir else {}))
 
 
 def _rights(text: str) -> frozenset[Right]:

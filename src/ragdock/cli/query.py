@@ -161,7 +161,9 @@ def _files(passages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _place(passage: Mapping[str, Any], files: Mapping[str, str]) -> tuple[object, object, str]:
     span = f"{passage['start']}-{passage['end']}"
-    return files[passage["document_id"]], passage.get("page"), span
+    page, label = passage.get("page"), passage.get("page_label")
+    # As readers cite it, and where a viewer finds it.
+    return files[passage["document_id"]], f"{label} ({page})" if label else page, span
 
 
 def _score(value: float | None) -> str | None:

@@ -138,7 +138,7 @@ class PartChunker:
                 page = _page_at(part.pages, start)
                 text = part.text[start:end]
                 start, end = start + part.start, end + part.start
-                chunks.append(Chunk(self._n_chunks, start, end, text, context, page))
+                chunks.append(Chunk(self._n_chunks, start, end, text, context, *page))
                 self._n_chunks += 1
         self._last = part.blocks[-1] if part.blocks else self._last
         return tuple(chunks)
@@ -153,9 +153,12 @@ def _goes_on(last: Block, blocks: Sequence[Block]) -> bool:
     )
 
 
-def _page_at(pages: Sequence[PageSpan], start: int) -> int | None:
-    index = bisect_right(pages, start, key=lambda page: page.start) - 1
-    return pages[max(index, 0)].number if pages else None
+def _page_at(pages: Sequence[PageSpan], start: int) -> tuple[int | None, str]:
+    """The number and the label of the page."""
+    if not pages:
+        return None, ""
+    page = pages[max(0, bisect_right(pages, start, key=lambda page: page.start) - 1)]
+    return page.number, page.label
 
 
 class _Chunker:

@@ -95,6 +95,7 @@ def cite(
         document_id=passage.document_id,
         filename=passage.filename,
         page=passage.page,
+        page_label=passage.page_label,
         start=passage.start + start,
         end=passage.start + end,
         quote=passage.text[start:end],

@@ -161,6 +161,7 @@ def extract_answer(
                 document_id=passage.document_id,
                 filename=passage.filename,
                 page=passage.page,
+                page_label=passage.page_label,
                 start=passage.start + start,
                 end=passage.start + end,
                 quote=quote,

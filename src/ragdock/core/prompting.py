@@ -141,7 +141,8 @@ def _source_line(number: int, passage: Hit, text: str) -> str:
     if name:
         source["document"] = name
     if passage.page is not None:
-        source["page"] = passage.page
+        # What people call it, so that an answer that names a page is understood.
+        source["page"] = passage.page_label or passage.page
     if passage.context and passage.context != name:
         source["section"] = passage.context
     source["text"] = text

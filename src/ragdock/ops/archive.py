@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final, TypeAlias
 
 from ragdock.errors import IntegrityError
-from ragdock.types import Member
+from ragdock.ports import Member
 
 __all__ = ["FORMAT", "Manifest", "read_archive", "write_archive"]
 

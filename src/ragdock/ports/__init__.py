@@ -6,7 +6,15 @@ bounded thread pool, never on the event loop. No word of SQLite, ONNX or Redis b
 
 from __future__ import annotations
 
-from ragdock.ports.keeping import Build, Keeper, StoreCopy, Transfer
+from ragdock.ports.keeping import (
+    Build,
+    Finding,
+    Keeper,
+    Member,
+    StoreCopy,
+    Transfer,
+    Verdict,
+)
 from ragdock.ports.models import Embedder, Fetcher, Generator, Parser
 from ragdock.ports.operation import Answers, AuditLog, Cache, KeyStore, Metrics, RateLimiter
 from ragdock.ports.store import Reader, Spool, Store
@@ -18,9 +26,11 @@ __all__ = [
     "Cache",
     "Embedder",
     "Fetcher",
+    "Finding",
     "Generator",
     "Keeper",
     "KeyStore",
+    "Member",
     "Metrics",
     "Parser",
     "RateLimiter",
@@ -29,4 +39,5 @@ __all__ = [
     "Store",
     "StoreCopy",
     "Transfer",
+    "Verdict",
 ]

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ragdock.types import (
-    Chunk,
-    Content,
-    Document,
-    Member,
-    ParsedDocument,
-    Vectors,
-    Verdict,
-)
+from ragdock.types import Chunk, Content, Document, ParsedDocument, Vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Build", "Keeper", "StoreCopy", "Transfer"]
+__all__ = ["Build", "Finding", "Keeper", "Member", "StoreCopy", "Transfer", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a backup; `pieces` are `size_bytes` in all."""
+
+    name: str
+    size_bytes: int
+    pieces: Iterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with stored data: which check found it, where, what it is, what to do."""
+
+    check: str
+    where: str
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check of stored data found, and how much it looked at."""
+
+    findings: tuple[Finding, ...]
+    checked: dict[str, int]
 
 
 class Build(Protocol):

@@ -260,7 +260,9 @@ def _dumped(answer: Answer, timings: Timings) -> bytes:
     body: dict[str, Any] = {
         "answer": answer.text,
         "citations": [
-            asdict(citation) | {"score": round(citation.score, 6)} for citation in answer.citations
+            asdict(citation)
+            | {"page_label": citation.page_label or None, "score": round(citation.score, 6)}
+            for citation in answer.citations
         ],
         "grounded": answer.grounded,
         "generator": answer.generator,

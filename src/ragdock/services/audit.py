@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asked, from where, in which request."""
+    """Who asked, from where, in which request; a command has no request, and no key."""
 
     request_id: str
     principal: Principal | None
@@ -97,7 +97,7 @@ class Audit:
             "key_id": caller.principal.key_id if caller.principal else None,
             "key": caller.principal.name if caller.principal else None,
             "address": caller.address,
-            "request_id": caller.request_id,
+            "request_id": caller.request_id or None,
         }
 
     def _write(self, record: dict[str, object]) -> None:

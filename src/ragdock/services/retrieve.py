@@ -27,6 +27,8 @@ from ragdock.types import Collection, DenseResult, Hit, ScoredChunk, SearchMode,
 
 __all__ = ["Query", "Retrieved", "Retriever", "Timings"]
 
+FORMAT: Final = 2
+"""Of what is cached: kept values are answered as they are, so those of another form are others."""
 MAX_REMEMBERED_VECTORS: Final = 1024
 NO_DENSE: Final = DenseResult((), 0.0)
 
@@ -94,7 +96,7 @@ class Retriever:
         self._fingerprint = fingerprint
         self._n_candidates = n_candidates
         # Whatever else decides what a search finds.
-        self._method = (__version__, fingerprint, asdict(profile), n_candidates)
+        self._method = (__version__, FORMAT, fingerprint, asdict(profile), n_candidates)
         self._vectors: OrderedDict[str, Vector] = OrderedDict()
         self._vectors_lock = threading.Lock()
 
@@ -233,6 +235,7 @@ def as_json(hit: Hit) -> dict[str, Any]:
         "filename": hit.filename,
         "title": hit.title,
         "page": hit.page,
+        "page_label": hit.page_label or None,
         "start": hit.start,
         "end": hit.end,
         "text": hit.text,

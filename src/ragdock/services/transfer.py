@@ -101,11 +101,24 @@ def _line(document: Document, number: int, content: Content) -> dict[str, Any]:
         "start": part.start,
         "part_title": part.title,
         "blocks": [[b.start, b.end, b.kind.value, b.level, b.label] for b in part.blocks],
-        "pages": [[page.number, page.start, page.end] for page in part.pages],
-        "chunks": [[c.start, c.end, c.page, c.context] for c in chunks],
+        "pages": [[p.number, p.start, p.end, *_optional(p.label)] for p in part.pages],
+        "chunks": [[c.start, c.end, c.page, c.context, *_optional(c.page_label)] for c in chunks],
         "vectors": base64.b64encode(vectors.astype("<f2").tobytes()).decode("ascii"),
         "last": False,
     }
+
+
+def _optional(label: str) -> list[str]:
+    """Nothing for no label, as before there were any: older releases read such an export."""
+    return [label] if label else []
+
+
+def _label(rest: list[Any]) -> str:
+    """What follows the other elements: a label, or nothing."""
+    (label,) = rest or ("",)
+    if not isinstance(label, str):
+        raise TypeError("a page's label isn't text")
+    return label
 
 
 def read_header(stream: BinaryIO) -> dict[str, Any]:
@@ -222,16 +235,18 @@ class _Lines:
                 Block(first, end, BlockKind(kind), level, label)
                 for first, end, kind, level, label in line["blocks"]
             ),
-            tuple(PageSpan(*page) for page in line["pages"]),
+            tuple(
+                PageSpan(n, first, end, _label(label)) for n, first, end, *label in line["pages"]
+            ),
             line["part_title"],
             start,
         )
         chunks = []
-        for n, (first, end, page, context) in enumerate(line["chunks"]):
+        for n, (first, end, page, context, *label) in enumerate(line["chunks"]):
             if not start <= first < end <= start + len(text):
                 raise ValueError("a passage is outside of the text")
             passage = text[first - start : end - start]
-            chunks.append(Chunk(n, first, end, passage, str(context), page))
+            chunks.append(Chunk(n, first, end, passage, str(context), page, _label(label)))
         flat = np.frombuffer(base64.b64decode(line["vectors"], validate=True), "<f2")
         vectors = flat.reshape(len(chunks), -1 if chunks else 0).astype(np.float32)
         norms = np.linalg.norm(np.nan_to_num(vectors), axis=1)

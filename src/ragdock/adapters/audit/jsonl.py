@@ -64,6 +64,11 @@ class JsonlAudit:
             path = self._directory / f"audit-{day}{f'-{part}' if part else ''}.jsonl"
             # Only the owner may read it: it tells who works with what.
             file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if os.geteuid() == 0:
+                # A command that root runs must not shut out a server that isn't root.
+                owner = self._directory.parent.stat()
+                os.chown(self._directory, owner.st_uid, owner.st_gid)
+                os.fchown(file, owner.st_uid, owner.st_gid)
             if os.fstat(file).st_size < MAX_FILE_BYTES:
                 break
             os.close(file)

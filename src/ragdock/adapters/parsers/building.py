@@ -95,9 +95,9 @@ class TextBuilder:
             text = parsed.text[block.start : block.end]
             self.add(text, block.kind, deeper, block.label)
 
-    def end_page(self, number: int, start: int) -> None:
+    def end_page(self, number: int, start: int, label: str = "") -> None:
         """Note that page `number` covers what was added since the text had length `start`."""
-        self._pages.append(PageSpan(number, start, self.length))
+        self._pages.append(PageSpan(number, start, self.length, label))
 
     def document(self, title: str = "") -> ParsedDocument:
         return ParsedDocument(

@@ -121,8 +121,8 @@ def _read_out(
     name, media_type = request["filename"], request["media_type"]
     bounds = wire.bounds_of(request)
     if bounds is None:
-        n_pages = request["max_pages"]
-        for part in formats.read(file, name, media_type, max_pages=n_pages, ocr=ocr):
+        more = {"max_pages": request["max_pages"], "labelled": request["labelled"]}
+        for part in formats.read(file, name, media_type, ocr=ocr, **more):
             yield wire.encode_part(part)
         return
     for path, pieces in formats.unpack(file, name, media_type, bounds):

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, Final
 
@@ -83,8 +83,13 @@ class ParserPool:
         if not formats.needs_child(media_type, size_bytes):
             yield from formats.read(content, filename, media_type, max_pages=self._max_pages)
             return
-        request = wire.encode_request(filename, media_type, self._max_pages)
-        with closing(self._in_child(request, content, size_bytes)) as replies:
+        requests = [wire.encode_request(filename, media_type, self._max_pages)]
+        if media_type == media.PDF:
+            # Better without the names of its pages than not at all: see `pdf_labels`.
+            requests.append(
+                wire.encode_request(filename, media_type, self._max_pages, labelled=False)
+            )
+        with closing(self._in_child(requests, content, size_bytes)) as replies:
             for head, body in replies:
                 part = wire.decode_part(head, body)
                 if part.text:  # Else a page was looked at and had no words.
@@ -100,7 +105,7 @@ class ParserPool:
         if media_type not in media.ARCHIVES:
             raise DocumentError(f"A file of type {media_type} is no archive.", code="unsupported")
         request = wire.encode_request(filename, media_type, self._max_pages, bounds)
-        with closing(self._in_child(request, content, size_of(content))) as replies:
+        with closing(self._in_child([request], content, size_of(content))) as replies:
             following = _Following(replies)
             while (path := following.path()) is not None:
                 yield path, following.pieces()
@@ -136,21 +141,21 @@ class ParserPool:
         )
 
     def _in_child(
-        self, request: bytes, content: BinaryIO, size_bytes: int
+        self, requests: Sequence[bytes], content: BinaryIO, size_bytes: int
     ) -> Generator[tuple[dict[str, Any], bytes], None, None]:
         """What a child, once there is a free one, replies before the end."""
         if not self._places.acquire(timeout=self._timeout_seconds):
             raise UnavailableError("All parser processes are busy.", retry_after_seconds=5.0)
         try:
             with _with_descriptor(content) as file:
-                yield from self._replies(request, file, self._patience_seconds(size_bytes))
+                yield from self._replies(requests, file, self._patience_seconds(size_bytes))
         finally:
             self._places.release()
 
     def _replies(
-        self, request: bytes, file: BinaryIO, patience_seconds: float
+        self, requests: Sequence[bytes], file: BinaryIO, patience_seconds: float
     ) -> Generator[tuple[dict[str, Any], bytes], None, None]:
-        child, head, body = self._ask(request, file)
+        child, head, body = self._ask(requests, file)
         is_done = False
         try:
             while not self._is_end(head):
@@ -181,21 +186,32 @@ class ParserPool:
             logger.warning("a parser failed on a document", extra={"detail": head["detail"]})
         return wire.is_end(head)
 
-    def _ask(self, request: bytes, file: BinaryIO) -> tuple[ChildProcess, dict[str, Any], bytes]:
-        """A child that has begun with the document, and its first reply."""
+    def _ask(
+        self, requests: Sequence[bytes], file: BinaryIO
+    ) -> tuple[ChildProcess, dict[str, Any], bytes]:
+        """A child that has begun with the document, and its first reply.
+
+        Each request is made when the one before crashes a child.
+        """
+        waiting = deque(requests)
         child = self._take()
-        try:
-            return child, *self._first_reply(child, request, file)
-        except ChildDiedError as exc:
-            if self._closed or exc.timed_out or not child.has_replied:
-                raise self._explain(child, exc) from None
-        # It may have been dying while it was idle, or the last document's debris killed it:
-        # no fault of this one, which is judged by a child of its own.
-        child = self._start()
-        try:
-            return child, *self._first_reply(child, request, file)
-        except ChildDiedError as again:
-            raise self._explain(child, again) from None
+        while True:
+            try:
+                return child, *self._first_reply(child, waiting[0], file)
+            except ChildDiedError as exc:
+                if child.has_replied and not exc.timed_out:
+                    # It may have been dying while it was idle, or the last document's debris
+                    # killed it: no fault of this one, which is judged by a child of its own.
+                    pass
+                elif child.crashed and len(waiting) > 1:
+                    waiting.popleft()
+                    logger.warning(
+                        "a parser process crashed; the document is tried without page labels",
+                        extra={"exit_status": child.exit_status},
+                    )
+                else:
+                    raise self._explain(child, exc) from None
+            child = self._start()
 
     def _first_reply(
         self, child: ChildProcess, request: bytes, file: BinaryIO

@@ -70,12 +70,21 @@ def modules() -> tuple[str, ...]:
 
 
 def read(
-    file: BinaryIO, filename: str, media_type: str, *, max_pages: int, ocr: bool = False
+    file: BinaryIO,
+    filename: str,
+    media_type: str,
+    *,
+    max_pages: int,
+    ocr: bool = False,
+    labelled: bool = True,
 ) -> Iterator[ParsedDocument]:
-    """Parse in this process; raises `DocumentError` also when the text says nothing."""
+    """Parse in this process; raises `DocumentError` also when the text says nothing.
+
+    With `ocr` pictures of pages are read; if it is to be `labelled`, pages have their labels.
+    """
     title = filename if media_type in media.CODE_TYPES else ""
     words = _Words()
-    for part in _parts(file, media_type, max_pages, ocr):
+    for part in _parts(file, media_type, max_pages=max_pages, ocr=ocr, labelled=labelled):
         words.look(part.text)
         yield replace(part, title=title) if title else part
     words.refuse_none()
@@ -90,9 +99,9 @@ def unpack(
         yield member.path, member.pieces
 
 
-def _parts(file: BinaryIO, media_type: str, max_pages: int, ocr: bool) -> Iterator[ParsedDocument]:
+def _parts(file: BinaryIO, media_type: str, **of_pdf: Any) -> Iterator[ParsedDocument]:
     if media_type == media.PDF:
-        yield from _imported("pdf_pdfium", "parts", media_type)(file, max_pages, ocr=ocr)
+        yield from _imported("pdf_pdfium", "parts", media_type)(file, **of_pdf)
     elif media_type in _SCANNERS:
         scanner = _imported(*_SCANNERS[media_type], media_type)()
         yield from scanned(TextStream(file), scanner)

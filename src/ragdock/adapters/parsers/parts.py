@@ -17,7 +17,7 @@ from typing import Final
 
 from ragdock.adapters.parsers.decoding import decode_text
 from ragdock.adapters.parsers.text_stream import TextStream
-from ragdock.types import Block, BlockKind, PageSpan, ParsedDocument
+from ragdock.types import Block, BlockKind, ParsedDocument
 
 __all__ = ["PART_CHARACTERS", "Scanner", "scanned", "split"]
 
@@ -143,7 +143,7 @@ def _part(parsed: ParsedDocument, start: int, end: int) -> ParsedDocument:
     first = bisect_right(parsed.pages, start, key=lambda page: page.end)
     last = bisect_left(parsed.pages, end, key=lambda page: page.start)
     pages = tuple(
-        PageSpan(page.number, max(page.start, start) - start, min(page.end, end) - start)
+        replace(page, start=max(page.start, start) - start, end=min(page.end, end) - start)
         for page in parsed.pages[first:last]
     )
     share = 1.0 if parsed.start else end / max(1, len(parsed.text))

@@ -22,6 +22,7 @@ from ragdock.adapters.parsers import ocr_rapid
 from ragdock.adapters.parsers.building import MAX_CHARACTERS, TextBuilder
 from ragdock.adapters.parsers.parts import PART_CHARACTERS, split
 from ragdock.adapters.parsers.pdf_headings import Headings, outline_of
+from ragdock.adapters.parsers.pdf_labels import labels_of
 from ragdock.adapters.parsers.pdf_layout import Line, lines_of, lines_of_words
 from ragdock.adapters.parsers.tables import Cell, add_table
 from ragdock.adapters.parsers.text_stream import size_of
@@ -60,16 +61,21 @@ _NO_TITLE: Final = re.compile(
 
 
 def parts(
-    file: BinaryIO, max_pages: int, limit: int = PART_CHARACTERS, *, ocr: bool = False
+    file: BinaryIO,
+    max_pages: int,
+    limit: int = PART_CHARACTERS,
+    *,
+    ocr: bool = False,
+    labelled: bool = True,
 ) -> Iterator[ParsedDocument]:
     """Pages and paragraphs, a few hundred pages a part; the title is the metadata's, if any.
 
     The document is opened anew for each part, because PDFium keeps what it has read. With `ocr`
     pages without text are recognised, each a part of its own because that takes seconds; the part
-    is empty where nothing was found.
+    is empty where nothing was found. Pages have their labels if it is to be `labelled`.
     """
     _refuse_truncated(file)
-    reader = _Reader(file, max_pages, ocr=ocr)
+    reader = _Reader(file, max_pages, ocr=ocr, labelled=labelled)
     start = n_told = 0
     running: frozenset[str] = frozenset()
     headings: Headings | None = None
@@ -89,7 +95,7 @@ def parts(
                 before = builder.length
                 _add_page(builder, number - 1, _without_running(lines, running), headings)
                 if builder.length > before:
-                    builder.end_page(number, before)
+                    builder.end_page(number, before, reader.labels.get(number - 1, ""))
             if builder.length:
                 part = replace(
                     builder.document(reader.title), start=start, done=behind / reader.n_pages
@@ -135,7 +141,7 @@ def _refuse_truncated(file: BinaryIO) -> None:
 class _Reader:
     """The lines of pages, in memory that does not grow with them."""
 
-    def __init__(self, file: BinaryIO, max_pages: int, *, ocr: bool) -> None:
+    def __init__(self, file: BinaryIO, max_pages: int, *, ocr: bool, labelled: bool) -> None:
         self._file = file
         self._ocr = ocr
         self._document = _open(file)
@@ -150,6 +156,7 @@ class _Reader:
                 "split it into several files.",
                 code="too_complex",
             )
+        self.labels = labels_of(self._document, _clean) if labelled else {}
 
     def close(self) -> None:
         self._document.close()

@@ -30,6 +30,10 @@ _START: Final = (
 )
 _ENVIRONMENT: Final = {"LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
 _PIECE_BYTES: Final = 2**20
+_CRASHES: Final = frozenset(
+    -number for number in (signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS,
+                           signal.SIGFPE, signal.SIGSEGV)
+)  # fmt: skip
 _EXIT_SECONDS: Final = 2.0
 _SAMPLE_SECONDS: Final = 0.2
 
@@ -90,6 +94,11 @@ class ChildProcess:
         if self.exit_status == -signal.SIGKILL:
             return True
         return self.peak_memory_mb > self._memory_mb * FULL
+
+    @property
+    def crashed(self) -> bool:
+        """Whether a fault of the code that it ran ended it."""
+        return self.exit_status in _CRASHES
 
     @property
     def failed_to_start(self) -> bool:

@@ -44,12 +44,20 @@ _KINDS: Final = tuple(BlockKind)
 
 
 def encode_request(
-    filename: str, media_type: str, max_pages: int, bounds: Bounds | None = None
+    filename: str,
+    media_type: str,
+    max_pages: int,
+    bounds: Bounds | None = None,
+    *,
+    labelled: bool = True,
 ) -> bytes:
     """What to know of a file that is to be parsed, or, within bounds, unpacked."""
     head: dict[str, Any] = {
-        "filename": filename, "media_type": media_type, "max_pages": max_pages
-    }  # fmt: skip
+        "filename": filename,
+        "media_type": media_type,
+        "max_pages": max_pages,
+        "labelled": labelled,
+    }
     if bounds is not None:
         head["bounds"] = asdict(bounds)
     payload = json.dumps(head).encode()
@@ -77,7 +85,7 @@ def encode_part(parsed: ParsedDocument) -> tuple[bytes, bytes]:
         "title": parsed.title,
         "labels": list(labels),
         "blocks": blocks,
-        "pages": [(page.number, page.start, page.end) for page in parsed.pages],
+        "pages": [(page.number, page.start, page.end, page.label) for page in parsed.pages],
         "start": parsed.start,
         "done": parsed.done,
         "scanned": parsed.n_scanned,

@@ -39,7 +39,7 @@ from ragdock.adapters.stores.sqlite.residence import (
 )
 from ragdock.adapters.stores.sqlite.verify import verify
 from ragdock.errors import ConflictError, IntegrityError, NotFoundError, StoreError
-from ragdock.types import Member, Verdict
+from ragdock.ports import Member, Verdict
 
 __all__ = ["Copy", "SqliteKeeper"]
 

@@ -64,7 +64,7 @@ class Part:
         self.stored = to_stored(parsed)
         try:
             for chunk in chunks:
-                chunk.context.encode()
+                (chunk.context + chunk.page_label).encode()
         except UnicodeEncodeError as exc:
             raise DocumentError(
                 "The document's text holds half a surrogate pair, which UTF-8 can't say."
@@ -96,9 +96,10 @@ class _Batch:
         first = _next_chunk(connection)
         ids = range(first, first + len(self._chunks))
         connection.executemany(
-            "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)",
+            'INSERT INTO chunks (id, document, start, "end", page, context, text, page_label) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (i, document, c.start, c.end, c.page, c.context, c.text)
+                (i, document, c.start, c.end, c.page, c.context, c.text, c.page_label)
                 for i, c in zip(ids, self._chunks, strict=True)
             ],
         )

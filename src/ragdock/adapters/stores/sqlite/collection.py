@@ -380,7 +380,7 @@ class CollectionReader:
         rows = fetch(
             self._connection,
             'SELECT c.id, d.id, d.filename, d.title, c.page, c.start, c."end", c.text, c.context, '
-            "d.metadata FROM chunks c JOIN documents d ON d.n = c.document "
+            "d.metadata, c.page_label FROM chunks c JOIN documents d ON d.n = c.document "
             "WHERE c.id IN (SELECT value FROM json_each(?))",
             (json.dumps(list(chunk_ids)),),
         )
@@ -391,6 +391,7 @@ class CollectionReader:
                 filename=row[2],
                 title=row[3],
                 page=row[4],
+                page_label=row[10],
                 start=row[5],
                 end=row[6],
                 text=row[7],

@@ -311,5 +311,15 @@ def _m002_collection(connection: apsw.Connection) -> None:
     ).fetchall()
 
 
+def _m003_collection(connection: apsw.Connection) -> None:
+    # What the page on which a passage starts is called, where that isn't its number. The structure
+    # of a part (`texts`) has it too since then, as a page's fourth element.
+    connection.execute("ALTER TABLE chunks ADD COLUMN page_label TEXT NOT NULL DEFAULT ''")
+
+
 CATALOGUE: Final[tuple[Migration, ...]] = (_m001_catalogue, _m002_catalogue)
-COLLECTION: Final[tuple[Migration, ...]] = (_m001_collection, _m002_collection)
+COLLECTION: Final[tuple[Migration, ...]] = (
+    _m001_collection,
+    _m002_collection,
+    _m003_collection,
+)

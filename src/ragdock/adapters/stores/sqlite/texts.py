@@ -33,7 +33,7 @@ def to_stored(parsed: ParsedDocument) -> StoredPart:
     structure = {
         "title": parsed.title,
         "blocks": [[b.start, b.end, b.kind.value, b.level, b.label] for b in parsed.blocks],
-        "pages": [[page.number, page.start, page.end] for page in parsed.pages],
+        "pages": [[p.number, p.start, p.end, p.label] for p in parsed.pages],
     }
     try:
         # Level 1: the text is read rarely, and written while a worker waits.
@@ -72,6 +72,7 @@ def to_document(part: StoredPart, title: str) -> ParsedDocument:
             Block(start, end, BlockKind(kind), level, label)
             for start, end, kind, level, label in structure["blocks"]
         ),
+        # Pages of earlier releases have no label.
         tuple(PageSpan(*page) for page in structure["pages"]),
         structure["title"],
         part.start,

@@ -20,7 +20,7 @@ __all__ = ["exported", "imported"]
 
 PAGE: Final = 100
 _PASSAGES: Final = (
-    'SELECT c.start, c."end", c.page, c.context, c.text, v.row FROM segments s '
+    'SELECT c.start, c."end", c.text, c.context, c.page, c.page_label, v.row FROM segments s '
     "JOIN chunks c ON c.id BETWEEN s.first_chunk AND s.last_chunk "
     "JOIN vectors16 v ON v.chunk = c.id "
     "WHERE s.document = ? AND c.start >= ? AND c.start < ? ORDER BY c.id"
@@ -56,11 +56,11 @@ def _contents(connection: apsw.Connection, n: int, title: str, dim: int) -> Iter
         part = to_document(StoredPart(*row), title)
         rows = fetch(connection, _PASSAGES, (n, part.start, part.start + len(part.text)))
         chunks = tuple(
-            Chunk(first_ordinal + i, start, end, text, context, page)
-            for i, (start, end, page, context, text, _) in enumerate(rows)
+            Chunk(first_ordinal + i, start, end, text, context, page, label)
+            for i, (start, end, text, context, page, label, _) in enumerate(rows)
         )
         first_ordinal += len(rows)
-        vectors = np.frombuffer(b"".join(row[5] for row in rows), np.float16)
+        vectors = np.frombuffer(b"".join(row[6] for row in rows), np.float16)
         yield part, chunks, vectors.reshape(len(rows), dim).astype(np.float32)
 
 

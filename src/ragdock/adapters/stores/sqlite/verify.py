@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ragdock.adapters.stores.sqlite.connections import connect_raw, fetch, translated
 from ragdock.adapters.stores.sqlite.migrations import CATALOGUE, COLLECTION
 from ragdock.errors import ConfigurationError, IntegrityError, NotFoundError
-from ragdock.types import Finding, Verdict
+from ragdock.ports import Finding, Verdict
 
 __all__ = ["verify"]
 
