@@ -6,9 +6,9 @@
     RAGDOCK_API_KEY=rdk_... python tests_docker_sanity.py     where keys are needed (read, write)
 
 The static checks read Dockerfile, docker-compose.yml, .dockerignore, .env.example and the lock
-file. The live checks want `docker compose up -d` (or `ragdock serve`): they look at its health,
-ingest a document, ask about it, check the citation against the stored text, delete it and make
-sure that it is gone. pytest collects this file as well.
+file. The live checks want `docker compose up -d` (or `ragdock serve`): they look at its health, and
+run `ragdock smoke`, which ingests a document, asks about it, checks the citation against the stored
+text, deletes it and makes sure that it is gone. pytest collects this file as well.
 Exit code: 0 when nothing failed (what was skipped is listed with its reason), 1 otherwise.
 """
 
@@ -24,6 +24,7 @@ import unittest
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -186,43 +187,12 @@ def test_live_health_tells_each_dependency() -> None:
 
 
 def test_live_a_document_goes_in_is_cited_and_goes() -> None:
-    """Ingest, ask, compare the citation with the stored text, delete, and ask again."""
+    """`ragdock smoke`: ingest, search, ask, cite, cache, delete, and nothing tells of it."""
     require_server()
-    name, number = f"sanity-{uuid.uuid4().hex[:12]}", str(uuid.uuid4().int % 9_000_000 + 1_000_000)
-    sentence = f"The cupboard of {name} is opened with the number {number}."
-    question = f"With which number is the cupboard of {name} opened?"
     # A collection of its own: what the user has stored can't get in the way, nor be touched.
-    status, body = call("POST", "/v1/collections", {"name": name})
-    assert status == 201, body
-    try:
-        document = {"id": name, "filename": f"{name}.md", "text": f"# Cupboard\n\n{sentence}\n"}
-        status, body = call(
-            "POST", f"/v1/documents?collection={name}&wait=true", {"documents": [document]}
-        )
-        assert status == 200, body
-        assert body["documents"][0]["status"] == "done", body
-
-        status, answer = call("POST", "/v1/ask", {"question": question, "collection": name})
-        assert status == 200, answer
-        assert number in answer["answer"], answer
-        assert answer["grounded"] is True
-        citation = answer["citations"][0]
-        assert citation["document_id"] == name
-        status, text = call("GET", f"/v1/documents/{name}/text?collection={name}")
-        assert status == 200
-        assert text[citation["start"] : citation["end"]] == citation["quote"], citation
-
-        status, body = call("DELETE", f"/v1/documents/{name}?collection={name}")
-        assert status == 204, body
-        status, body = call("GET", f"/v1/documents/{name}?collection={name}")
-        assert status == 404, body
-        # Neither the store nor a cache may remember it.
-        status, answer = call("POST", "/v1/ask", {"question": question, "collection": name})
-        assert status == 200
-        assert number not in answer["answer"], answer
-        assert answer["citations"] == []
-    finally:
-        call("DELETE", f"/v1/collections/{name}")
+    report = smoke_of()(URL, key=KEY or None, timeout_seconds=TIMEOUT_SECONDS)
+    said = "\n".join(f"{x.status:<5} {x.name:<11} {x.detail}" for x in report.steps)
+    assert report.ok, f"{said}\nleft behind: {', '.join(report.left_behind) or 'nothing'}"
 
 
 def test_live_errors_are_problem_details() -> None:
@@ -278,6 +248,16 @@ def call(method: str, path: str, body: object = None) -> tuple[int, Any]:
 def decode(headers: Any, content: bytes) -> Any:
     text = content.decode()
     return json.loads(text) if "json" in headers.get("Content-Type", "") else text
+
+
+def smoke_of() -> Callable[..., Any]:
+    """The smoke test of the checkout, which needs nothing but the standard library either."""
+    source = str(ROOT / "src")
+    if source not in sys.path:
+        sys.path.insert(0, source)
+    from ragdock.ops.smoke import smoke
+
+    return smoke
 
 
 def require_server() -> None:

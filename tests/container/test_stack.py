@@ -147,6 +147,21 @@ def test_the_sanity_script_passes_against_the_stack(stack: Stack) -> None:
     assert " 0 failed" in done.stdout
 
 
+def test_the_smoke_test_passes_inside_the_stack(
+    stack: Stack, report: Callable[[str], None]
+) -> None:
+    """`docker-compose exec web ragdock smoke` finds every step sound, metrics included."""
+    started = time.monotonic()
+    said = stack.compose("exec", "-T", "web", "ragdock", "smoke", "--strict")
+    seconds = time.monotonic() - started
+    lines = [line.split("\t") for line in said.splitlines() if "\t" in line]
+    assert len(lines) == 14, said
+    assert {line[0] for line in lines} == {"ok"}, said
+    report(f"docker-compose exec web ragdock smoke: {seconds:.1f} s with the start of Python")
+    for line in said.splitlines():
+        report(f"  {line.expandtabs(12)}")
+
+
 def test_the_logs_are_json_lines(stack: Stack) -> None:
     """In the container every line of the log is one JSON object."""
     done = run(["docker", "logs", stack.container("web")])

@@ -24,7 +24,7 @@ from ragdock.errors import InputError, RagdockError, UnavailableError
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Api", "key_file", "path"]
+__all__ = ["Api", "api_key", "key_file", "path"]
 
 key_file: ContextVar[Path | None] = ContextVar("key_file", default=None)
 """What the option --key-file of the running command says."""
@@ -55,7 +55,7 @@ class Api:
         self._loopback = _hostname(url) in ("localhost", "127.0.0.1", "::1")
         self._timeout_seconds = timeout_seconds
         self._patience_seconds = patience_seconds
-        self._key = _key()
+        self._key = api_key()
         self._client: httpx2.Client | None = None
         self._lock = threading.Lock()
 
@@ -249,7 +249,7 @@ def _hostname(url: str) -> str:
     return parts.hostname
 
 
-def _key() -> str | None:
+def api_key() -> str | None:
     """The API key to send; raises `InputError` when it can't be one."""
     file = key_file.get()
     source, key = "RAGDOCK_API_KEY", os.environ.get("RAGDOCK_API_KEY", "")
