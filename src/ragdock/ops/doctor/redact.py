@@ -13,7 +13,7 @@ _SECRET_NAME: Final = re.compile(
 )
 # Paths of secrets, and names that only sound like one.
 _HARMLESS: Final = re.compile(
-    r"_FILE$|^(?:RAGDOCK_KEY_FILE|PATH|GPG_KEY|.*_KEYS?_(?:NAME|ID))$", re.IGNORECASE
+    r"_FILE$|^(?:RAGDOCK_KEY_FILE|PATH|GPG_KEY|SandboxKey|.*_KEYS?_(?:NAME|ID))$", re.IGNORECASE
 )
 _ASSIGNED: Final = re.compile(
     r"""(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<between>["']?(?:=|:[ \t]*)[ \t]*)"""

@@ -75,6 +75,10 @@ class Container:
         """Whether its process runs."""
         return dig(self.raw, "State", "Running") is True and not self.get("State", "Restarting")
 
+    def is_up(self) -> bool:
+        """`running`, for those who want a function."""
+        return self.running
+
     def label(self, name: str) -> str:
         """A label of compose's."""
         return str(dig(self.raw, "Config", "Labels", _LABEL + name) or "")
