@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ragdock.ops.doctor.stack import Container, compose_command, folder, in_folder
 from ragdock.ops.doctor.world import World, WorldError
 
-__all__ = ["compose_files", "declared_in", "override", "set_variables", "sudo", "up"]
+__all__ = ["OVERRIDE", "compose_files", "declared_in", "override", "set_variables", "sudo", "up"]
 
 OVERRIDE = "docker-compose.override.yml"
 MENDED = "docker-compose.doctor.yml"

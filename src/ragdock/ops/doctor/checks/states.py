@@ -39,7 +39,7 @@ _REASONS: Final = (
     (r"exec format error", "The program is for another processor: see D14."),
     (r"[Aa]ddress already in use", "Two processes want the same port in the container."),
     (r"No space left on device", "The disk is full: see D09."),
-    (r"must be|Unset it|is not a valid|ConfigurationError", "A setting is wrong: the log names it."),
+    (r"must be|Unset it|is not a valid", "A setting is wrong: the log names it."),
 )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def _worker_out_of_memory(world: World, one: Container) -> Finding | None:
         "runs on, but the kernel killed a process in it for memory",
         one.name,
         {"oom_kill": count, "oom_events": len(seen), "limit_bytes": limit, "OOMKilled": False},
-        "A child process (a worker, a parser) went over the container's limit; requests of it died.",
+        "A child process (a worker, a parser) went over the limit, and its work is lost.",
         _memory_fix(world, one),
     )
 
@@ -227,7 +227,7 @@ def _kill_counter(world: World, one: Container) -> int | None:
     except WorldError:
         return None
     for line in groups.splitlines():
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         names = {
             "": f"/sys/fs/cgroup{path}/memory.events",
             "memory": f"/sys/fs/cgroup/memory{path}/memory.oom_control",
