@@ -94,10 +94,10 @@ class Redactor:
         text = _ASSIGNED.sub(self._assigned, text)
         return _SHAPED.sub(lambda m: mask(m[0]), text)
 
-    def _assigned(self, found: re.Match[str]) -> str:
+    @staticmethod
+    def _assigned(found: re.Match[str]) -> str:
         if not is_secret(found["name"]):
             return found[0]
-        self.learn([found["value"].strip("\"'\r")])
         return f"{found['name']}{found['between']}{mask(found['value'])}"
 
     def answer(self, value: Any) -> Any:
