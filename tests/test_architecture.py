@@ -80,6 +80,7 @@ ENVIRONMENT_READERS = {
     "cli/worker.py": "hands the settings to its processes",
     "cli/client.py": "a key is no option, because `ps` shows options, and no setting of a server",
     "adapters/metrics/prometheus.py": "PROMETHEUS_MULTIPROC_DIR is how prometheus_client is told",
+    "ops/doctor/live.py": "shows the checks what the process was given",
     "cli/probe.py": "runs every few seconds, so it loads the standard library only",
 }
 

@@ -15,6 +15,7 @@ import typer
 from ragdock import __version__
 from ragdock.cli import (
     audit,
+    doctor,
     documents,
     ingest,
     jobs,
@@ -73,6 +74,7 @@ reindex.register(app)
 transfer.register(app)
 smoke.register(app)
 tools.register(app)
+doctor.register(app)
 add_key_file(app)
 
 
