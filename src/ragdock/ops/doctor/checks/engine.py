@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from ragdock.ops.doctor.engine_api import DEFAULT_HOST
 from ragdock.ops.doctor.model import Check, Finding, Scope, Status
 from ragdock.ops.doctor.world import World, WorldError
 
 __all__ = ["CHECKS"]
-
-DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
 
 
 def _reachable(world: World) -> list[Finding]:
@@ -24,28 +23,25 @@ def _reachable(world: World) -> list[Finding]:
 
 
 def _unreachable(world: World, host: str, exc: WorldError) -> Finding:
-    evidence = {"host": host, "error": exc.detail, "kind": exc.kind}
+    source = world.environ().get("DOCKER_HOST_SOURCE", "")
+    evidence = {"host": host, "source": source, "error": exc.detail, "kind": exc.kind}
     if exc.kind == "denied":
         return Finding(Status.SKIP, "the socket is there, but not for this user: see D02")
-    if exc.kind == "absent" and "DOCKER_HOST" not in world.environ() and not _installed(world):
+    if exc.kind == "unsupported":
+        raise exc
+    if exc.kind == "absent" and not source and not _installed(world):
         return Finding(Status.SKIP, "Docker isn't installed here, so there is nothing to look at")
-    if "DOCKER_HOST" in world.environ() and host != DEFAULT_HOST:
-        return Finding(
-            Status.FAIL,
-            f"no Docker Engine answers at {host}",
-            evidence=evidence,
-            cause="DOCKER_HOST names a place where no daemon listens (any more).",
-            fix=("unset DOCKER_HOST", "docker version"),
-        )
-    return Finding(
-        Status.FAIL,
-        f"no Docker Engine answers at {host}",
-        evidence=evidence,
-        cause="The daemon isn't running."
-        if exc.kind in ("absent", "refused")
-        else "The daemon is there but doesn't answer.",
-        fix=("sudo systemctl start docker || sudo service docker start", "docker version"),
-    )
+    summary = f"no Docker Engine answers at {host}"
+    if source == "DOCKER_HOST" and host != DEFAULT_HOST:
+        cause = "DOCKER_HOST names a place where no daemon listens (any more)."
+        return Finding(Status.FAIL, summary, "", evidence, cause, ("unset DOCKER_HOST",))
+    if source.startswith("context"):
+        cause = f"The docker {source} names a place where no daemon listens (any more)."
+        return Finding(Status.FAIL, summary, "", evidence, cause, ("docker context use default",))
+    down = exc.kind in ("absent", "refused")
+    cause = "The daemon isn't running." if down else "The daemon is there but doesn't answer."
+    start = "sudo systemctl start docker || sudo service docker start"
+    return Finding(Status.FAIL, summary, "", evidence, cause, (start,))
 
 
 def _installed(world: World) -> bool:
