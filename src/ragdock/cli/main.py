@@ -16,6 +16,7 @@ from ragdock import __version__
 from ragdock.cli import (
     audit,
     documents,
+    exporter,
     ingest,
     jobs,
     keeping,
@@ -61,6 +62,7 @@ def _root(
 
 server.register(app)
 worker.register(app)
+exporter.register(app)
 ingest.register(app)
 query.register(app)
 documents.register(app)

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from ragdock.ports.keeping import Build, Keeper, StoreCopy, Transfer
 from ragdock.ports.models import Embedder, Fetcher, Generator, Parser
-from ragdock.ports.operation import Answers, AuditLog, Cache, KeyStore, Metrics, RateLimiter
+from ragdock.ports.operation import (
+    Answers,
+    AuditLog,
+    Cache,
+    KeyStore,
+    Measurement,
+    Metrics,
+    RateLimiter,
+)
 from ragdock.ports.store import Reader, Spool, Store
 
 __all__ = [
@@ -21,6 +29,7 @@ __all__ = [
     "Generator",
     "Keeper",
     "KeyStore",
+    "Measurement",
     "Metrics",
     "Parser",
     "RateLimiter",
