@@ -61,11 +61,22 @@ def settings_table() -> str:
 
 def metrics_table() -> str:
     """Every metric that /metrics exposes."""
-    from ragdock.adapters.metrics.prometheus import METRICS
+    from ragdock.adapters.metrics.tables import MEASURED, METRICS
 
+    return _metrics([*(spec[:4] for spec in METRICS.values()), *MEASURED.values()])
+
+
+def exporter_table() -> str:
+    """Every metric of `ragdock exporter`."""
+    from ragdock.ops.exporter.exposition import FAMILIES
+
+    return _metrics(FAMILIES.values())
+
+
+def _metrics(specs: Iterable[tuple[str, str, str, tuple[str, ...]]]) -> str:
     rows = [
         (f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), text)
-        for kind, name, text, labels, _ in METRICS.values()
+        for kind, name, text, labels in specs
     ]
     return table(("Metric", "Kind", "Labels", "What it tells"), rows)
 
@@ -137,6 +148,7 @@ def _first_paragraph(text: str) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "metrics": metrics_table,
+    "exporter": exporter_table,
     "routes": routes_table,
     "commands": commands_table,
     "targets": targets_table,

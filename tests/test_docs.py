@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from ragdock import __version__
-from ragdock.adapters.metrics.prometheus import METRICS
+from ragdock.adapters.metrics.tables import MEASURED, METRICS
+from ragdock.ops.exporter.exposition import FAMILIES
 from ragdock.settings import Settings
 from support.models import model_dir
 
@@ -137,13 +138,16 @@ def test_every_route_of_the_api_is_known_to_the_docs() -> None:
 
 def test_every_metric_is_documented() -> None:
     """The operations page has every metric; no page names one that doesn't exist."""
-    names = {spec[1] for spec in METRICS.values()}
+    names = {spec[1] for spec in METRICS.values()} | {spec[1] for spec in MEASURED.values()}
     operations = text_of("docs/operations.md")
     for name in names:
         assert f"| `{name}` |" in operations
+    of_containers = {spec[1] for spec in FAMILIES.values()}
+    for name in of_containers:
+        assert f"| `{name}` |" in text_of("docs/monitoring.md")
     used = set(re.findall(r"\brag_[a-z_]+[a-z]\b", all_docs()))
     bases = {re.sub(r"_(count|sum|bucket)$", "", name) for name in used}
-    assert bases <= names
+    assert bases <= names | of_containers
 
 
 def test_every_dependency_has_a_reason() -> None:

@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ragdock import __version__
-from ragdock.adapters.metrics.prometheus import METRICS
+from ragdock.adapters.metrics.tables import MEASURED, METRICS
 from ragdock.errors import StoreError
 from support.embedders import HashEmbedder
 from support.serving import ServerProcess, serving, until
@@ -150,6 +150,12 @@ def test_every_metric_appears_after_use(tmp_path: Path) -> None:
         lines = [line for line in text.splitlines() if line.startswith(exposed)]
         assert lines, exposed
         assert all(f'{label}="' in line for line in lines[:1] for label in labels)
+    for name, (_, exposed, _, _) in MEASURED.items():
+        # Neither a Redis nor a backup is here.
+        absent = name.startswith("redis_") or name == "backup"
+        assert (f"\n{exposed}" in text) is not absent, exposed
+    assert "rag_documents 1.0" in text
+    assert 'rag_health_status{status="ok"} 1.0' in text
     assert 'rag_request_seconds_count{method="POST",route="/v1/ask",status="200"} 2.0' in text
     assert 'route="unmatched",status="404"' in text
     assert 'rag_ingest_documents_total{outcome="unchanged"} 1.0' in text
@@ -201,6 +207,10 @@ def test_two_workers_are_one_server(tmp_path: Path) -> None:
             text = client.get("/metrics").text
         asked = 'rag_request_seconds_count{method="POST",route="/v1/ask",status="200"} 30.0'
         assert asked in text
+        # What holds for all of them is told once, and not the sum.
+        for line in ("rag_documents 1.0", 'rag_health_status{status="ok"} 1.0'):
+            assert text.count(f"\n{line}\n") == 1, line
+        assert text.count("\nrag_data_free_bytes ") == 1
         assert 'rag_build_info{version="' in text
         assert server.stop() == 0
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
+from ragdock.adapters.metrics.disk import DataDirectory
 from ragdock.adapters.metrics.null import NullMetrics
 from ragdock.adapters.metrics.prometheus import FleetMetrics, PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
@@ -46,6 +47,7 @@ from ragdock.services.limits import Limits
 from ragdock.services.readiness import Dependency, Readiness
 from ragdock.services.retrieve import Retriever
 from ragdock.services.tenancy import TenantStore
+from ragdock.services.vitals import Vitals
 from ragdock.settings import Settings, cpu_quota
 from ragdock.types import Bounds, JobState
 
@@ -81,6 +83,7 @@ class Services:
     limits: Limits
     audit: Audit
     readiness: Readiness
+    vitals: Vitals
     urls: UrlReader | None
     fingerprint: str
     ids: PublicIds
@@ -190,6 +193,7 @@ def open_services(
             limits=limits_of(settings, metrics, stack),
             audit=audit_of(settings, metrics, stack),
             readiness=Readiness(tuple(dependencies), metrics),
+            vitals=Vitals(store, cache.measure, DataDirectory(settings.data_dir).measure),
             urls=url_reader_of(settings, store, metrics, fetcher),
             fingerprint=fingerprint,
             ids=PublicIds(store.secret("public-ids")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
@@ -13,6 +13,7 @@ import typer
 
 from ragdock.cli.options import JsonOutput
 from ragdock.cli.output import emit, emit_json, emit_table, note, progress
+from ragdock.core.names import BACKUP_STAMP
 from ragdock.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def backup(
         target = sys.stdout.buffer
     with progress("backup", 1) as bar:
         manifest = run(keeper_of(directory), target, scratch=directory, progress=bar.stage)
+    # What `rag_backup_time_seconds` tells; a backup is none the worse without it.
+    with suppress(OSError):
+        (directory / BACKUP_STAMP).touch(mode=0o600)
     if json_output and file != "-":
         emit_json(manifest)
     else:

@@ -17,6 +17,7 @@ from ragdock.cli import (
     audit,
     doctor,
     documents,
+    exporter,
     ingest,
     jobs,
     keeping,
@@ -63,6 +64,7 @@ def _root(
 
 server.register(app)
 worker.register(app)
+exporter.register(app)
 ingest.register(app)
 query.register(app)
 documents.register(app)

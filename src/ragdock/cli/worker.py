@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import typer
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ragdock.ports import Embedder
     from ragdock.settings import Settings
 
-__all__ = ["register", "run_worker"]
+__all__ = ["Answers", "answering", "register", "run_worker", "stop_on_signals"]
 
 RESTART_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.2
@@ -87,19 +87,20 @@ def run_worker(
     from ragdock.logs import configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     if supervised:
         threading.Thread(target=_wait_for_orphanage, args=(stop,), daemon=True).start()
     with (
         open_services(settings, work=True, serve=False, embedder=embedder) as services,
-        _answering(settings.host, port, _Status(services)),
+        answering(settings.host, port, _Status(services)),
     ):
         log.info("the worker is ready", extra={"embedder": services.embedder.id})
         stop.wait()
     log.info("the worker has stopped")
 
 
-def _stop_on_signals() -> threading.Event:
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -112,6 +113,18 @@ def _wait_for_orphanage(stop: threading.Event) -> None:
         while os.read(0, 1):
             pass
     stop.set()
+
+
+class Answers(Protocol):
+    """What a process that isn't the server says of itself on its port."""
+
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Whether it is well, and the body of the answer."""
+        ...
+
+    def metrics(self) -> bytes:
+        """The exposition text."""
+        ...
 
 
 class _Status:
@@ -195,11 +208,11 @@ def _supervise(settings: Settings, port: int | None) -> None:
     from ragdock.logs import configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     with tempfile.TemporaryDirectory(prefix="ragdock-metrics-") as directory:
         fleet = _Fleet(settings, directory)
         try:
-            with _answering(settings.host, port, fleet):
+            with answering(settings.host, port, fleet):
                 while not stop.is_set():
                     fleet.keep_up()
                     stop.wait(LOOK_SECONDS)
@@ -208,7 +221,7 @@ def _supervise(settings: Settings, port: int | None) -> None:
 
 
 @contextmanager
-def _answering(host: str, port: int | None, status: _Status | _Fleet) -> Iterator[None]:
+def answering(host: str, port: int | None, status: Answers) -> Iterator[None]:
     """Answer GET /health, /readyz, /livez and /metrics; nothing when there is no port."""
     if port is None:
         yield

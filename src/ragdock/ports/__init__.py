@@ -16,7 +16,15 @@ from ragdock.ports.keeping import (
     Verdict,
 )
 from ragdock.ports.models import Embedder, Fetcher, Generator, Parser
-from ragdock.ports.operation import Answers, AuditLog, Cache, KeyStore, Metrics, RateLimiter
+from ragdock.ports.operation import (
+    Answers,
+    AuditLog,
+    Cache,
+    KeyStore,
+    Measurement,
+    Metrics,
+    RateLimiter,
+)
 from ragdock.ports.store import Reader, Spool, Store
 
 __all__ = [
@@ -30,6 +38,7 @@ __all__ = [
     "Generator",
     "Keeper",
     "KeyStore",
+    "Measurement",
     "Member",
     "Metrics",
     "Parser",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ragdock.core.gcra import Limit
 from ragdock.core.gcra import Verdict as Granted
@@ -15,7 +16,15 @@ from ragdock.types import (
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Answers", "AuditLog", "Cache", "KeyStore", "Metrics", "RateLimiter"]
+__all__ = ["Answers", "AuditLog", "Cache", "KeyStore", "Measurement", "Metrics", "RateLimiter"]
+
+
+class Measurement(NamedTuple):
+    """One value, by the short name of the adapters' table."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = MappingProxyType({})
 
 
 class Cache(Protocol):
@@ -35,6 +44,10 @@ class Cache(Protocol):
 
     def ping(self) -> None:
         """Return when reachable, raise `CacheError` when not (has its own short deadline)."""
+        ...
+
+    def measure(self) -> tuple[Measurement, ...]:
+        """What its server counts; nothing when there is none, or it doesn't answer."""
         ...
 
     def close(self) -> None:
@@ -141,6 +154,6 @@ class Metrics(Protocol):
         """Set a current value."""
         ...
 
-    def render(self) -> bytes:
-        """All of them, as an exposition text."""
+    def render(self, measured: Iterable[Measurement] = ()) -> bytes:
+        """All of them, and what was measured just now, as an exposition text."""
         ...

@@ -258,6 +258,10 @@ class Store(Protocol):
         """How many rows of the ledger are in each unfinished or failed state."""
         ...
 
+    def oldest(self, state: JobState) -> float | None:
+        """When the oldest job in that state was accepted, seconds since the epoch; None: none."""
+        ...
+
     def queue_bytes(self) -> int:
         """How much the uploads of unfinished jobs are together."""
         ...

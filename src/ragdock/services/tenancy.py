@@ -252,6 +252,10 @@ class TenantStore:
         """Counts of everybody's rows: for limits, and for those who see everything."""
         return self._store.queue_depth()
 
+    def oldest(self, state: JobState) -> float | None:
+        """Everybody's, for those who see everything."""
+        return self._store.oldest(state)
+
     def queue_bytes(self) -> int:
         """Everybody's unfinished uploads, for limits."""
         return self._store.queue_bytes()

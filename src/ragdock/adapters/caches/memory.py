@@ -7,6 +7,8 @@ import time
 from collections import OrderedDict
 from typing import Final
 
+from ragdock.ports import Measurement
+
 __all__ = ["MemoryCache", "NullCache"]
 
 ENTRY_OVERHEAD_BYTES: Final = 200
@@ -56,6 +58,10 @@ class MemoryCache:
     def ping(self) -> None:
         """Always reachable."""
 
+    def measure(self) -> tuple[Measurement, ...]:
+        """Nothing: there is no server."""
+        return ()
+
     def close(self) -> None:
         """Forget everything."""
         with self._lock:
@@ -79,6 +85,10 @@ class NullCache:
 
     def ping(self) -> None:
         """Always reachable."""
+
+    def measure(self) -> tuple[Measurement, ...]:
+        """Nothing: there is no server."""
+        return ()
 
     def close(self) -> None:
         """Nothing to release."""

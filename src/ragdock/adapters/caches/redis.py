@@ -12,9 +12,10 @@ from typing import Final, TypeVar
 
 import redis
 
+from ragdock.adapters.caches.redis_info import of_info
 from ragdock.adapters.redis_link import FAILURES, Breaker, connect, is_refusal, why
 from ragdock.errors import CacheError
-from ragdock.ports import Metrics
+from ragdock.ports import Measurement, Metrics
 
 __all__ = ["RedisCache"]
 
@@ -41,6 +42,7 @@ class RedisCache:
         )
         self._breaker = Breaker("going on without it")
         self._metrics = metrics
+        self._db = db
 
     def get(self, key: str) -> bytes | None:
         """The value, or None: absent or unreachable."""
@@ -70,6 +72,11 @@ class RedisCache:
             self._failed(exc)
             raise CacheError(f"Redis doesn't answer ({why(exc)}).") from exc
         self._breaker.succeeded()
+
+    def measure(self) -> tuple[Measurement, ...]:
+        """What Redis says of itself (INFO)."""
+        info = self._guarded(self._client.info)
+        return tuple(of_info(info, self._db)) if isinstance(info, dict) else ()
 
     def close(self) -> None:
         """Close the connections."""

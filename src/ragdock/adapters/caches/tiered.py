@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ragdock.ports import Cache
+from ragdock.ports import Cache, Measurement
 
 __all__ = ["TieredCache"]
 
@@ -46,6 +46,10 @@ class TieredCache:
     def ping(self) -> None:
         """As reachable as the far one."""
         self._far.ping()
+
+    def measure(self) -> tuple[Measurement, ...]:
+        """What the far one's server counts; the near one is this process's alone."""
+        return self._far.measure()
 
     def close(self) -> None:
         """Close both."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ragdock.ports import Measurement
+
 __all__ = ["NullMetrics"]
 
 
@@ -17,6 +21,6 @@ class NullMetrics:
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Nothing."""
 
-    def render(self) -> bytes:
+    def render(self, measured: Iterable[Measurement] = ()) -> bytes:  # noqa: ARG002 (the Protocol's)
         """An empty exposition."""
         return b""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -13,118 +14,13 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ragdock import __version__
+from ragdock.adapters.metrics.tables import MEASURED, METRICS
+from ragdock.ports import Measurement
 
 __all__ = ["METRICS", "FleetMetrics", "PrometheusMetrics"]
-
-_FAST: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_SLOW: Final = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-
-# short name -> (kind, exposed name, help, labels, buckets)
-METRICS: Final[dict[str, tuple[str, str, str, tuple[str, ...], tuple[float, ...]]]] = {
-    "requests": (
-        "histogram",
-        "rag_request_seconds",
-        "Time to answer a request, by route, method and status.",
-        ("route", "method", "status"),
-        _FAST,
-    ),
-    "in_flight": ("gauge", "rag_requests_in_flight", "Requests being worked on.", (), ()),
-    "refused": (
-        "counter",
-        "rag_refused_total",
-        "Requests refused because a limit was reached, by reason.",
-        ("reason",),
-        (),
-    ),
-    "rate_limit_fallback": (
-        "counter",
-        "rag_rate_limit_fallback_total",
-        "Rate limits that a process decided alone, because Redis was away.",
-        (),
-        (),
-    ),
-    "audit_failures": (
-        "counter",
-        "rag_audit_failures_total",
-        "Audit records that could not be written.",
-        (),
-        (),
-    ),
-    "connections_closed": (
-        "counter",
-        "rag_connections_closed_total",
-        "Connections closed by the server, by reason (full, header, slow_reader).",
-        ("reason",),
-        (),
-    ),
-    "cache": (
-        "counter",
-        "rag_cache_lookups_total",
-        "Cache look-ups by kind (answer, search, embedding) and result (hit, miss).",
-        ("kind", "result"),
-        (),
-    ),
-    "cache_errors": ("counter", "rag_cache_errors_total", "Failed calls of the cache.", (), ()),
-    "ingested": (
-        "counter",
-        "rag_ingest_documents_total",
-        "Documents finished, by outcome (indexed, unchanged, superseded, failed, retried).",
-        ("outcome",),
-        (),
-    ),
-    "ingested_chunks": ("counter", "rag_ingest_chunks_total", "Chunks indexed.", (), ()),
-    "ingest_stage": (
-        "histogram",
-        "rag_ingest_stage_seconds",
-        "Time of a document in a stage (parse, chunk, embed, commit).",
-        ("stage",),
-        _SLOW,
-    ),
-    "fetches": (
-        "counter",
-        "rag_url_fetches_total",
-        "URLs fetched for POST /v1/urls, by outcome (fetched, or the error's code).",
-        ("outcome",),
-        (),
-    ),
-    "queue": (
-        "gauge",
-        "rag_queue_documents",
-        "Documents in the ledger by state (pending, processing, failed).",
-        ("state",),
-        (),
-    ),
-    "stage": (
-        "histogram",
-        "rag_query_stage_seconds",
-        "Time of a query in a stage (embed, lexical, dense, fuse, generate).",
-        ("stage",),
-        _FAST,
-    ),
-    "answers": (
-        "counter",
-        "rag_answers_total",
-        "Answers by generator (extractive, llm) and result (grounded, unknown, fallback).",
-        ("generator", "result"),
-        (),
-    ),
-    "dependency": (
-        "gauge",
-        "rag_dependency_up",
-        "1 when the dependency answered its last check, else 0.",
-        ("dependency",),
-        (),
-    ),
-    "build": (
-        "gauge",
-        "rag_build_info",
-        "Constant 1, labelled with the version.",
-        ("version",),
-        (),
-    ),
-}
 
 
 class PrometheusMetrics:
@@ -182,14 +78,36 @@ class PrometheusMetrics:
             child = self._children[key] = self._collectors[name].labels(**labels)
         return child
 
-    def render(self) -> bytes:
-        """The exposition text; of all server processes where there are several."""
+    def render(self, measured: Iterable[Measurement] = ()) -> bytes:
+        """The exposition text; of all server processes where there are several.
+
+        What was measured holds for all of them, so it is told as it is and kept nowhere.
+        """
         directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        if directory is None:
-            return generate_latest(self._registry)
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        registry = self._registry
+        if directory is not None:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+        now = CollectorRegistry()
+        now.register(_Measured(measured))
+        return generate_latest(registry) + generate_latest(now)
+
+
+class _Measured:
+    """A collector of values that are known already."""
+
+    def __init__(self, measured: Iterable[Measurement]) -> None:
+        self._measured = tuple(measured)
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for name, value, labels in self._measured:
+            kind, exposed, text, label_names = MEASURED[name]
+            if name not in families:
+                made = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+                families[name] = made(exposed, text, labels=label_names)
+            families[name].add_metric([labels[label] for label in label_names], value)
+        yield from families.values()
 
 
 class FleetMetrics:

@@ -94,9 +94,13 @@ async def liveness() -> StatusBody:
 @requires(Right.ADMIN)
 async def metrics(request: Request, services: ServicesOf) -> Response:
     """All metrics, for Prometheus."""
-    await _ask(request, services)
-    text = await request.app.state.health_gate.run(services.metrics.render)
+    text = await request.app.state.health_gate.run(_render, services)
     return Response(text, media_type=METRICS_TYPE)
+
+
+def _render(services: Services) -> bytes:
+    report = services.readiness.report()
+    return services.metrics.render(services.vitals.measure(report))
 
 
 async def _ask(request: Request, services: Services) -> tuple[Report, dict[str, int]]:
@@ -112,8 +116,6 @@ def _queue(services: Services) -> dict[str, int]:
         depth = services.store.queue_depth()
     except RagdockError:
         return {}
-    for state, n_documents in depth.items():
-        services.metrics.gauge("queue", n_documents, state=state.value)
     return {state.value: n_documents for state, n_documents in depth.items()}
 
 

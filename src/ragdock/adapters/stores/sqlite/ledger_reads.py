@@ -125,6 +125,13 @@ class LedgerReads:
         counts.update({JobState(state): count for state, count in rows})
         return counts
 
+    def oldest(self, state: JobState) -> float | None:
+        """When the first row in that state was made."""
+        rows = self._catalogue.query(
+            "SELECT created_at FROM ledger WHERE state = ? ORDER BY id LIMIT 1", (state.value,)
+        )
+        return float(rows[0][0]) if rows else None
+
     def is_open(self, job_id: int) -> bool:
         """Whether the job is known and unfinished."""
         sql = f"SELECT 1 FROM ledger WHERE id = ? AND state IN {OPEN}"

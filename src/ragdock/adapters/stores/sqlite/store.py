@@ -249,6 +249,10 @@ class SqliteStore(StoreFiles):
         """Counts of unfinished and failed rows."""
         return self._ledger.depth()
 
+    def oldest(self, state: JobState) -> float | None:
+        """When the oldest job in that state was accepted."""
+        return self._ledger.oldest(state)
+
     # Documents
 
     def document(self, collection: str, document_id: str) -> Document:

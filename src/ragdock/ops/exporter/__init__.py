@@ -1,0 +1,1 @@
+"""The exporter: what Docker knows of our containers, as metrics for Prometheus."""
