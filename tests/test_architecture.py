@@ -69,6 +69,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "starlette": ("api",),
     "typer": ("cli",),
     "uvicorn": ("api/server.py", "api/protocol.py"),
+    "opentelemetry": ("adapters/tracing/otel.py",),
     "watchfiles": ("cli/watch.py",),
 }
 """Where each foreign package may be imported; one that is not listed may be imported nowhere."""
@@ -79,6 +80,7 @@ ENVIRONMENT_READERS = {
     "api/server.py": "hands the settings to its worker processes",
     "cli/worker.py": "hands the settings to its processes",
     "cli/client.py": "a key is no option, because `ps` shows options, and no setting of a server",
+    "adapters/tracing/otel.py": "the size of OpenTelemetry's queue, which its SDK reads as well",
     "adapters/metrics/prometheus.py": "PROMETHEUS_MULTIPROC_DIR is how prometheus_client is told",
     "cli/probe.py": "runs every few seconds, so it loads the standard library only",
 }

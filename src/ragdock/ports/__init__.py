@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from ragdock.ports.keeping import Build, Keeper, StoreCopy, Transfer
 from ragdock.ports.models import Embedder, Fetcher, Generator, Parser
-from ragdock.ports.operation import Answers, AuditLog, Cache, KeyStore, Metrics, RateLimiter
+from ragdock.ports.operation import (
+    Answers,
+    Attributes,
+    AuditLog,
+    Cache,
+    KeyStore,
+    Metrics,
+    RateLimiter,
+    Span,
+    Tracer,
+)
 from ragdock.ports.store import Reader, Spool, Store
 
 __all__ = [
     "Answers",
+    "Attributes",
     "AuditLog",
     "Build",
     "Cache",
@@ -25,8 +36,10 @@ __all__ = [
     "Parser",
     "RateLimiter",
     "Reader",
+    "Span",
     "Spool",
     "Store",
     "StoreCopy",
+    "Tracer",
     "Transfer",
 ]
