@@ -20,16 +20,21 @@ RUN python -m venv --without-pip /opt/venv
 COPY requirements.txt ./
 RUN pip --python /opt/venv/bin/python install --no-compile --no-deps --require-hashes \
         --only-binary :all: -r requirements.txt
-# - flatbuffers, packaging and protobuf are declared by onnxruntime and used by its tools only.
+# - flatbuffers and packaging are declared by onnxruntime and used by its tools only.
 # - capi/libonnxruntime.so* is a second copy (33 MB) of what the Python module holds itself.
 # - NumPy loads these parts of itself only when they are named, and nothing here names them.
+# - OpenTelemetry traces without its SDK's metrics and logs; redis-py loads those where they are.
+# - Of Google's common types none is a trace's; semconv's incubating metrics name other systems.
 # - apsw's tables of Unicode serve its tokenizers and its shell; ours are SQLite's own.
 # - rich and typer highlight Python in tracebacks; the other 250 lexers of pygments weigh 4 MB.
 # - The libraries in *.libs were renamed by auditwheel: strip breaks their alignment.
 # hadolint ignore=DL3003
 RUN mkdir -p /out/opt && cp -a /opt/venv /out/opt/ \
  && cd /out/opt/venv/lib/python3.*/site-packages \
- && rm -rf flatbuffers flatbuffers-* packaging packaging-* google protobuf-* \
+ && rm -rf flatbuffers flatbuffers-* packaging packaging-* \
+ && rm -rf google/api google/cloud google/gapic google/logging google/longrunning google/type \
+        google/protobuf/compiler google/protobuf/testdata \
+        opentelemetry/sdk/metrics opentelemetry/sdk/_logs opentelemetry/sdk/_configuration \
  && rm -rf onnxruntime/capi/libonnxruntime.so* onnxruntime/backend onnxruntime/datasets \
         onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
  && rm -rf numpy/distutils numpy/f2py numpy/fft numpy/polynomial numpy/random \

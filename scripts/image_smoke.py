@@ -35,6 +35,20 @@ MARKDOWN = b"# Ferry\n\nThe ferry to Amber Island leaves at nine every morning.\
 PDF_SENTENCE = "The lighthouse on Granite Point was built in 1871."
 DOCX_SENTENCE = "The museum of clocks is closed on Tuesdays."
 
+TRACING = """
+import sys
+import redis
+assert "opentelemetry.sdk" not in sys.modules, "redis-py has found OpenTelemetry's SDK"
+from contextvars import ContextVar
+from ragdock.adapters.metrics.null import NullMetrics
+from ragdock.adapters.tracing.otel import OtelTracer
+tracer = OtelTracer("http://127.0.0.1:9/v1/traces", metrics=NullMetrics(), trace_id=ContextVar("t"))
+with tracer.request("GET", {}) as span:
+    span.note({"works": True})
+tracer.close()
+print("traces can be made")
+"""
+
 
 def main(out: Path) -> None:
     """Run the smoke test and write the bytecode below `out`."""
@@ -58,6 +72,8 @@ def main(out: Path) -> None:
         finally:
             server.send_signal(signal.SIGTERM)
             code = server.wait(timeout=30)
+        # With the traces' packages, which no server without an endpoint loads.
+        subprocess.run([sys.executable, "-B", "-c", TRACING], check=True)
         # uvicorn raises the signal again once it is done; as process 1 of a container that is a 0.
         if code not in (0, -signal.SIGTERM):
             raise SystemExit(f"the server ended with {code} after SIGTERM")

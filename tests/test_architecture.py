@@ -52,6 +52,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "httpcore2": ("adapters/fetchers",),
     "httpx2": ("adapters", "cli"),
     "idna": ("core/weburls.py",),
+    "opentelemetry": ("adapters/tracing/otel.py",),
     "pathspec": ("cli/ignoring.py",),
     "numpy": ("adapters", "core", "services", "types.py"),
     "onnx": ("adapters/embedders/minilm_build.py", "adapters/embedders/minilm_graph.py"),
@@ -79,6 +80,7 @@ ENVIRONMENT_READERS = {
     "api/server.py": "hands the settings to its worker processes",
     "cli/worker.py": "hands the settings to its processes",
     "cli/client.py": "a key is no option, because `ps` shows options, and no setting of a server",
+    "adapters/tracing/otel.py": "the size of OpenTelemetry's queue, which its SDK reads as well",
     "adapters/metrics/prometheus.py": "PROMETHEUS_MULTIPROC_DIR is how prometheus_client is told",
     "ops/doctor/live.py": "shows the checks what the process was given",
     "cli/probe.py": "runs every few seconds, so it loads the standard library only",
@@ -178,6 +180,9 @@ def test_each_foreign_package_stays_in_its_place() -> None:
 
 
 NOT_IMPORTED = {
+    "opentelemetry-api": "it is imported, by another name: opentelemetry",
+    "opentelemetry-exporter-otlp-proto-http": "likewise: opentelemetry.exporter",
+    "opentelemetry-sdk": "likewise: opentelemetry.sdk",
     "httptools": "uvicorn is told to use it",
     "packaging": "onnxruntime.quantization imports it",
     "uvloop": "uvicorn is told to use it",

@@ -10,9 +10,10 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Final, Literal, TextIO
 
-__all__ = ["configure_logging", "request_id"]
+__all__ = ["configure_logging", "request_id", "trace_id"]
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
@@ -31,15 +32,16 @@ def _clock(seconds: int) -> str:
 
 
 class _Stamp(logging.Filter):
-    """Puts the current request's id on the record, in the thread that logs."""
+    """Puts the ids of the current request and trace on the record, in the thread that logs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
+        record.trace_id = trace_id.get()
         return True
 
 
 class JsonFormatter(logging.Formatter):
-    """`{"time", "level", "logger", "message", "request_id", ...extras}`."""
+    """`{"time", "level", "logger", "message", "request_id", "trace_id", ...extras}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {

@@ -1,10 +1,10 @@
 """The only reader of the environment.
 
 `Settings.load()` reads the process environment and `.env`; everything else takes a `Settings`.
-The fixed names (`ENVIRONMENT`, `REDIS_HOST`, `REDIS_PORT`, `PORT`, `USER_ID`) come without prefix,
-all others as `RAG_<FIELD>`. Wrong values raise `ConfigurationError`, which names the variable,
-quotes the value (never a secret's) and says what is allowed. Each secret can also come from a file
-that `<NAME>_FILE` names.
+The fixed names (`ENVIRONMENT`, `REDIS_HOST`, `REDIS_PORT`, `PORT`, `USER_ID`) and OpenTelemetry's
+come without prefix, all others as `RAG_<FIELD>`. Wrong values raise `ConfigurationError`, which
+names the variable, quotes the value (never a secret's) and says what is allowed. Each secret can
+also come from a file that `<NAME>_FILE` names.
 """
 
 from __future__ import annotations
@@ -253,6 +253,42 @@ class Settings(BaseSettings):
         "RAG_LOG_FORMAT", "auto", "`auto`: text on a terminal, else JSON."
     )
 
+    # The names are OpenTelemetry's, and so are the defaults.
+    otlp_endpoint: str | None = _env(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        None,
+        "Where traces go (OTLP over HTTP), e.g. http://collector:4318; no tracing when unset.",
+    )
+    otlp_traces_endpoint: str | None = _env(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", None, "The same as a whole URL, with its path."
+    )
+    otlp_headers: SecretStr | None = _env(
+        "OTEL_EXPORTER_OTLP_HEADERS", None, "Headers for it, as `name=value,name=value`; its key."
+    )
+    otlp_protocol: Literal["http/protobuf"] = _env(
+        "OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "The only protocol that is spoken."
+    )
+    otel_traces_exporter: Literal["otlp", "none"] = _env(
+        "OTEL_TRACES_EXPORTER", "otlp", "`none` turns tracing off."
+    )
+    otel_service_name: str | None = _env(
+        "OTEL_SERVICE_NAME", None, "The service's name in traces; `rag-api` when unset."
+    )
+    otel_resource_attributes: str = _env(
+        "OTEL_RESOURCE_ATTRIBUTES", "", "More about it, as `deployment.environment.name=eu,...`."
+    )
+    otel_traces_sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = _env("OTEL_TRACES_SAMPLER", "parentbased_always_on", "Which requests are traced.")
+    otel_traces_sampler_arg: Fraction = _env(
+        "OTEL_TRACES_SAMPLER_ARG", 1.0, "The share that a `ratio` sampler traces."
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -280,6 +316,11 @@ class Settings(BaseSettings):
     def ingest_shutdown_seconds(self) -> float:
         """The part of `shutdown_seconds` that documents in work get."""
         return 0.2 * self.shutdown_seconds
+
+    @property
+    def trace_shutdown_seconds(self) -> float:
+        """The part of `shutdown_seconds` that the last traces get, after everything else."""
+        return 0.1 * self.shutdown_seconds
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -327,12 +368,20 @@ class Settings(BaseSettings):
             raise ValueError("must be 32 or more printable ASCII characters without spaces")
         return value
 
-    @field_validator("embed_base_url", "llm_base_url")
+    @field_validator("embed_base_url", "llm_base_url", "otlp_endpoint", "otlp_traces_endpoint")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/") if value else None
+
+    @property
+    def traces_url(self) -> str | None:
+        """Where traces are sent to; None when nothing is traced."""
+        if self.otel_traces_exporter == "none":
+            return None
+        base = self.otlp_endpoint
+        return self.otlp_traces_endpoint or (f"{base}/v1/traces" if base else None)
 
 
 _PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*(@)")

@@ -19,6 +19,7 @@ from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.parsers.parts import scanned
 from ragdock.adapters.parsers.text_stream import TextStream
 from ragdock.adapters.stores.sqlite import SqliteStore
+from ragdock.adapters.tracing.null import NullTracer
 from ragdock.core.media import PDF, PLAIN_TEXT
 from ragdock.errors import ConflictError, DocumentError
 from ragdock.services import pipeline
@@ -78,7 +79,7 @@ def store(tmp_path: Path) -> Iterator[Watched]:
 
 
 def pipeline_of(store: SqliteStore, parser: TinyParts | ParserPool) -> Pipeline:
-    return Pipeline(store, parser, EMBEDDER, NullMetrics(), chunk_tokens=40)
+    return Pipeline(store, parser, EMBEDDER, NullMetrics(), tracer=NullTracer(), chunk_tokens=40)
 
 
 def claimed(store: SqliteStore, text: str, document_id: str = "d") -> Job:

@@ -11,13 +11,18 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-__all__ = ["FAILURES", "Breaker", "connect", "is_refusal", "why"]
+__all__ = ["FAILURES", "TRACED_AS", "Breaker", "connect", "is_refusal", "why"]
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 5.0
 LOG_EVERY_SECONDS: Final = 60.0
 MAX_CONNECTIONS: Final = 2048  # Above the largest number of request threads, which bounds them.
 FAILURES: Final = (redis.RedisError, OSError)
+TRACED_AS: Final = {
+    command: {"db.system.name": "redis", "db.operation.name": command}
+    for command in ("GET", "SET", "EVALSHA", "INFO")
+}
+"""A command's attributes in a trace; its key isn't among them."""
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""One ASGI middleware: request id, limits, deadlines, security headers, metrics, access log."""
+"""One ASGI middleware: request id, trace, limits, deadlines, headers, metrics, access log."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from ragdock.api.clock import BODY, DEADLINE, RequestClock, request_clock
 from ragdock.api.headers import SecurityHeaders
 from ragdock.api.limiting import RateGate, rate_headers
 from ragdock.api.problems import problem
+from ragdock.api.tracing import describe, trace_headers
 from ragdock.core.patience import patience
 from ragdock.logs import request_id
-from ragdock.ports import Metrics
+from ragdock.ports import Metrics, Span, Tracer
 from ragdock.settings import Settings
 
 __all__ = ["Envelope"]
@@ -61,6 +62,16 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        tracer: Tracer = scope["app"].state.services.tracer
+        if not tracer.is_on or scope["path"] in _QUIET:
+            await self._exchanged(scope, receive, send)
+            return
+        with tracer.request(scope["method"], trace_headers(scope)) as span:
+            await self._exchanged(scope, receive, send, span)
+
+    async def _exchanged(
+        self, scope: Scope, receive: Receive, send: Send, span: Span | None = None
+    ) -> None:
         token = request_id.set(_request_id(scope))
         metrics: Metrics = scope["app"].state.services.metrics
         metrics.count("in_flight")
@@ -76,6 +87,8 @@ class Envelope:
             self._total_bytes -= exchange.n_held
             metrics.count("in_flight", -1)
             _record(metrics, scope, exchange.status or 500, exchange.seconds)
+            if span is not None:
+                describe(span, scope, exchange.status or 500, request_id.get() or "")
             request_id.reset(token)
 
     async def _guarded(self, exchange: _Exchange) -> None:

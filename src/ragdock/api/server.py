@@ -46,7 +46,7 @@ def run(settings: Settings, *, embedder: Embedder | None = None) -> None:
     if embedder is None:
         # A wrong setting, data directory or model ends the process here, with one sentence, for
         # 0.15 s. Under uvicorn it would be a trace, and with several workers a trace without end.
-        with open_services(settings, work=False):
+        with open_services(settings, work=False, trace=False):
             pass
     options: dict[str, Any] = {
         "host": settings.host,

@@ -15,11 +15,13 @@ from ragdock.adapters.embedders.minilm import MiniLmEmbedder
 from ragdock.adapters.limits.memory import MemoryLimiter
 from ragdock.adapters.limits.redis import RedisLimiter
 from ragdock.adapters.stores.sqlite import SqliteStore
+from ragdock.adapters.tracing.null import NullTracer
 from ragdock.core.chunking import CHUNKER_ID
 from ragdock.core.fingerprints import fingerprint_of
 from ragdock.core.fusion import MIN_MAX, MINILM, RRF, FusionProfile
 from ragdock.core.lead import LEAD_ID
 from ragdock.errors import ConfigurationError, ConflictError, InputError, NotFoundError
+from ragdock.logs import trace_id
 from ragdock.ports import (
     AuditLog,
     Cache,
@@ -29,6 +31,7 @@ from ragdock.ports import (
     Metrics,
     RateLimiter,
     Store,
+    Tracer,
 )
 from ragdock.services.audit import Audit
 from ragdock.services.fetching import UrlReader
@@ -47,6 +50,7 @@ __all__ = [
     "parse_memory_mb",
     "profile_of",
     "store_of",
+    "tracer_of",
     "url_reader_of",
 ]
 
@@ -80,7 +84,28 @@ def index_of(settings: Settings, embedder: Embedder) -> str:
     return fingerprint_of(embedder.id, embedder.dim, chunker, settings.chunk_tokens)
 
 
-def embedder_of(settings: Settings, n_threads: int) -> Embedder:
+def tracer_of(settings: Settings, metrics: Metrics) -> Tracer:
+    url = settings.traces_url
+    if url is None:
+        return NullTracer()
+    # Imported when wanted: the SDK and its exporter take half a second and 17 MB of memory.
+    from ragdock.adapters.tracing.otel import OtelTracer
+
+    headers = settings.otlp_headers
+    return OtelTracer(
+        url,
+        metrics=metrics,
+        trace_id=trace_id,
+        headers=headers.get_secret_value() if headers else "",
+        service_name=settings.otel_service_name,
+        resource_attributes=settings.otel_resource_attributes,
+        sampler=settings.otel_traces_sampler,
+        sampler_arg=settings.otel_traces_sampler_arg,
+        close_seconds=settings.trace_shutdown_seconds,
+    )
+
+
+def embedder_of(settings: Settings, n_threads: int, tracer: Tracer | None = None) -> Embedder:
     if settings.embedder == "minilm":
         return MiniLmEmbedder(settings.model_dir, n_threads)
     if settings.embed_base_url is None or settings.embed_model is None:
@@ -96,10 +121,11 @@ def embedder_of(settings: Settings, n_threads: int) -> Embedder:
         api_key=key.get_secret_value() if key else None,
         dim=settings.embed_dim,
         timeout_seconds=settings.embed_timeout_seconds,
+        more_headers=(tracer or NullTracer()).headers,
     )
 
 
-def generator_of(settings: Settings) -> Generator | None:
+def generator_of(settings: Settings, tracer: Tracer) -> Generator | None:
     if settings.llm_base_url is None:
         return None
     if settings.llm_model is None:
@@ -107,14 +133,20 @@ def generator_of(settings: Settings) -> Generator | None:
     from ragdock.adapters.generators.openai import OpenAiGenerator
 
     key = settings.llm_api_key
-    return OpenAiGenerator(
+    generator: Generator = OpenAiGenerator(
         settings.llm_base_url,
         settings.llm_model,
         api_key=key.get_secret_value() if key else None,
         timeout_seconds=settings.llm_timeout_seconds,
         max_tokens=settings.llm_max_tokens,
         concurrency=settings.llm_concurrency,
+        more_headers=tracer.headers,
     )
+    if tracer.is_on:
+        from ragdock.adapters.tracing.wrapping import traced_generator
+
+        generator = traced_generator(generator, tracer, settings.llm_model)
+    return generator
 
 
 def url_reader_of(
@@ -138,7 +170,7 @@ def url_reader_of(
     return UrlReader(fetcher, store, metrics)
 
 
-def cache_of(settings: Settings, metrics: Metrics) -> Cache:
+def cache_of(settings: Settings, metrics: Metrics, tracer: Tracer) -> Cache:
     near = MemoryCache(settings.cache_memory_mb * 1024 * 1024)
     if settings.redis_host is None or settings.cache_ttl_seconds == 0:
         return near
@@ -150,12 +182,13 @@ def cache_of(settings: Settings, metrics: Metrics) -> Cache:
         db=settings.redis_db,
         timeout_seconds=settings.redis_timeout_seconds,
         metrics=metrics,
+        tracer=tracer,
     )
     ttl_seconds = min(NEAR_TTL_SECONDS, settings.cache_ttl_seconds)
     return TieredCache(near, far, near_ttl_seconds=ttl_seconds)
 
 
-def limits_of(settings: Settings, metrics: Metrics, stack: ExitStack) -> Limits:
+def limits_of(settings: Settings, metrics: Metrics, tracer: Tracer, stack: ExitStack) -> Limits:
     key_rate, address_rate = default_rates(
         settings.environment, settings.rate_per_minute, settings.address_rate_per_minute
     )
@@ -169,6 +202,7 @@ def limits_of(settings: Settings, metrics: Metrics, stack: ExitStack) -> Limits:
             db=settings.redis_db,
             timeout_seconds=settings.redis_timeout_seconds,
             metrics=metrics,
+            tracer=tracer,
         )
     stack.callback(limiter.close)
     return Limits(limiter, metrics, key_rate=key_rate, address_rate=address_rate)

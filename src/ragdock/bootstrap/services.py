@@ -13,6 +13,7 @@ from ragdock.adapters.metrics.prometheus import FleetMetrics, PrometheusMetrics
 from ragdock.adapters.parsers.dispatch import ParserPool
 from ragdock.adapters.stores.sqlite.answers import SqliteAnswers
 from ragdock.adapters.stores.sqlite.keys import SqliteKeys
+from ragdock.adapters.tracing.null import NullTracer
 from ragdock.bootstrap.parts import (
     audit_of,
     cache_of,
@@ -25,6 +26,7 @@ from ragdock.bootstrap.parts import (
     parse_memory_mb,
     profile_of,
     store_of,
+    tracer_of,
     url_reader_of,
 )
 from ragdock.core.ids import PublicIds
@@ -35,6 +37,7 @@ from ragdock.ports import (
     Fetcher,
     Metrics,
     Store,
+    Tracer,
 )
 from ragdock.services.answer import Answerer
 from ragdock.services.audit import Audit
@@ -76,6 +79,7 @@ class Services:
     answers: Answers
     embedder: Embedder
     metrics: Metrics
+    tracer: Tracer
     retriever: Retriever
     answerer: Answerer
     ingester: Ingester
@@ -95,30 +99,35 @@ def open_services(
     *,
     work: bool = True,
     serve: bool = True,
+    trace: bool = True,
     embedder: Embedder | None = None,
     fetcher: Fetcher | None = None,
 ) -> Iterator[Services]:
     """Build the services, open to close in reverse order.
 
     `work` starts the ingestion worker, and `serve` says that requests are answered as well;
+    without `trace` nothing is traced, whatever the settings say;
     `embedder` and `fetcher` replace the configured ones (tests).
     Raises `ConfigurationError` when the settings, the data directory or the model won't do.
     """
     with ExitStack() as stack:
         n_threads = settings.threads or cpu_quota()
         metrics = PrometheusMetrics()
-        # Routes and services see what the caller may see; see `services.tenancy`.
+        # Opened first, so that it is closed when nothing is left to trace.
+        tracer = tracer_of(settings, metrics) if trace else NullTracer()
+        stack.callback(tracer.close)
         sqlite = store_of(settings)
-        store: Store = TenantStore(sqlite)
+        # Routes and services see what the caller may see; see `services.tenancy`.
+        store: Store = TenantStore(_traced_store(sqlite, tracer))
         stack.callback(store.close)
         keys = stack.enter_context(open_keys(settings))
         answers = SqliteAnswers(settings.data_dir)
         stack.callback(answers.close)
-        embedder = embedder or embedder_of(settings, n_threads)
+        embedder = _traced_embedder(embedder or embedder_of(settings, n_threads, tracer), tracer)
         stack.callback(embedder.close)
-        cache = cache_of(settings, metrics)
+        cache = cache_of(settings, metrics, tracer)
         stack.callback(cache.close)
-        generator = generator_of(settings)
+        generator = generator_of(settings, tracer)
         if generator is not None:
             stack.callback(generator.close)
         parser = ParserPool(
@@ -149,6 +158,7 @@ def open_services(
             parser,
             embedder,
             metrics,
+            tracer=tracer,
             fingerprint=fingerprint,
             chunk_tokens=settings.chunk_tokens,
             max_queue=settings.max_queue,
@@ -179,6 +189,7 @@ def open_services(
             answers=answers,
             embedder=embedder,
             metrics=metrics,
+            tracer=tracer,
             retriever=retriever,
             answerer=Answerer(
                 retriever,
@@ -190,7 +201,7 @@ def open_services(
             ),
             ingester=ingester,
             intake=intake,
-            limits=limits_of(settings, metrics, stack),
+            limits=limits_of(settings, metrics, tracer, stack),
             audit=audit_of(settings, metrics, stack),
             readiness=Readiness(tuple(dependencies), metrics),
             vitals=Vitals(store, cache.measure, DataDirectory(settings.data_dir).measure),
@@ -230,6 +241,22 @@ def open_audit(settings: Settings) -> Iterator[Audit]:
 def open_fleet_metrics(directory: str) -> FleetMetrics:
     """The metrics of processes that were started with this PROMETHEUS_MULTIPROC_DIR."""
     return FleetMetrics(directory)
+
+
+def _traced_store(store: Store, tracer: Tracer) -> Store:
+    if not tracer.is_on:
+        return store
+    from ragdock.adapters.tracing.wrapping import traced_store
+
+    return traced_store(store, tracer, "sqlite")
+
+
+def _traced_embedder(embedder: Embedder, tracer: Tracer) -> Embedder:
+    if not tracer.is_on:
+        return embedder
+    from ragdock.adapters.tracing.wrapping import traced_embedder
+
+    return traced_embedder(embedder, tracer)
 
 
 def _require_fingerprint(store: Store, fingerprint: str, dim: int) -> None:

@@ -18,17 +18,21 @@ from ragdock.ports.keeping import (
 from ragdock.ports.models import Embedder, Fetcher, Generator, Parser
 from ragdock.ports.operation import (
     Answers,
+    Attributes,
     AuditLog,
     Cache,
     KeyStore,
     Measurement,
     Metrics,
     RateLimiter,
+    Span,
+    Tracer,
 )
 from ragdock.ports.store import Reader, Spool, Store
 
 __all__ = [
     "Answers",
+    "Attributes",
     "AuditLog",
     "Build",
     "Cache",
@@ -44,9 +48,11 @@ __all__ = [
     "Parser",
     "RateLimiter",
     "Reader",
+    "Span",
     "Spool",
     "Store",
     "StoreCopy",
+    "Tracer",
     "Transfer",
     "Verdict",
 ]

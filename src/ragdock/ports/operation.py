@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from ragdock.core.gcra import Limit
 from ragdock.core.gcra import Verdict as Granted
@@ -16,7 +17,21 @@ from ragdock.types import (
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Answers", "AuditLog", "Cache", "KeyStore", "Measurement", "Metrics", "RateLimiter"]
+__all__ = [
+    "Answers",
+    "Attributes",
+    "AuditLog",
+    "Cache",
+    "KeyStore",
+    "Measurement",
+    "Metrics",
+    "RateLimiter",
+    "Span",
+    "Tracer",
+]
+
+Attributes: TypeAlias = Mapping[str, str | int | float | bool]
+"""Facts about a span, named as OpenTelemetry's conventions name them; never any content."""
 
 
 class Measurement(NamedTuple):
@@ -156,4 +171,59 @@ class Metrics(Protocol):
 
     def render(self, measured: Iterable[Measurement] = ()) -> bytes:
         """All of them, and what was measured just now, as an exposition text."""
+        ...
+
+
+class Span(Protocol):
+    """A piece of work, while it is done."""
+
+    def rename(self, name: str) -> None:
+        """Call it by a name that wasn't known at its beginning."""
+        ...
+
+    def note(self, attributes: Attributes) -> None:
+        """Add facts."""
+        ...
+
+    def fail(self, kind: str) -> None:
+        """Mark it as failed; an exception that leaves the span's block does that by itself."""
+        ...
+
+
+class Tracer(Protocol):
+    """Says where time goes, to whoever collects that; costs nothing but a call when nobody does."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is traced."""
+        ...
+
+    def request(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[Span]:
+        """A request from outside; goes on with the caller's trace when the headers name one."""
+        ...
+
+    def job(self, name: str, cause: str, attributes: Attributes) -> AbstractContextManager[Span]:
+        """Work that no request waits for: a trace of its own, linked to where `cause` was noted."""
+        ...
+
+    def step(
+        self,
+        name: str,
+        attributes: Attributes | None = None,
+        *,
+        kind: Literal["internal", "client"] = "internal",
+    ) -> AbstractContextManager[Span]:
+        """A part of what is being traced in this thread; outside of that, nothing."""
+        ...
+
+    def note_cause(self, cause: str) -> None:
+        """Remember for `job` that the request being traced here has caused it."""
+        ...
+
+    def headers(self) -> Mapping[str, str]:
+        """Headers that let the callee go on with this trace (W3C trace context)."""
+        ...
+
+    def close(self) -> None:
+        """Send what is left, for a bounded time."""
         ...

@@ -21,7 +21,7 @@ from ragdock.errors import (
     RagdockError,
     UnavailableError,
 )
-from ragdock.ports import Embedder, Metrics, Parser, Store
+from ragdock.ports import Attributes, Embedder, Metrics, Parser, Span, Store, Tracer
 from ragdock.services.pipeline import DEFAULT_BOUNDS, Pipeline
 from ragdock.services.threads import DaemonPool
 from ragdock.types import Bounds, Job, JobStage, JobState, Upload
@@ -53,6 +53,7 @@ class Ingester:
         embedder: Embedder,
         metrics: Metrics,
         *,
+        tracer: Tracer,
         fingerprint: str,
         chunk_tokens: int,
         max_queue: int,
@@ -62,9 +63,16 @@ class Ingester:
     ) -> None:
         self._store = store
         self._metrics = metrics
+        self._tracer = tracer
         self._fingerprint = fingerprint
         self._pipeline = Pipeline(
-            store, parser, embedder, metrics, chunk_tokens=chunk_tokens, bounds=archive_bounds
+            store,
+            parser,
+            embedder,
+            metrics,
+            tracer=tracer,
+            chunk_tokens=chunk_tokens,
+            bounds=archive_bounds,
         )
         self._max_queue = max_queue
         # One more than embeds, so that one parses or commits while the others keep the cores busy.
@@ -109,6 +117,8 @@ class Ingester:
         for job in jobs:
             if job.outcome == "unchanged":
                 self._metrics.count("ingested", outcome="unchanged")
+            elif self._tracer.is_on:
+                self._tracer.note_cause(_cause(job))
         self._wake.set()
         return jobs
 
@@ -237,21 +247,36 @@ class Ingester:
             self._store.renew(self._owner, running, self._lease_seconds)
 
     def _process(self, job: Job) -> None:
+        facts: Attributes = {
+            "ragdock.job_id": job.id,
+            "ragdock.collection": job.collection,
+            "ragdock.media_type": job.media_type,
+            "ragdock.size_bytes": job.size_bytes,
+            "ragdock.attempt": job.attempt,
+        }
+        with self._tracer.job("ingest", _cause(job), facts) as span:
+            self._attempt(job, span)
+
+    def _attempt(self, job: Job, span: Span) -> None:
         try:
             if not self._is_withdrawn(job):
                 self._store.progress(job, JobStage.PARSE, 0)
                 finished = self._index(job)
                 outcome = finished.outcome or finished.state.value
+                span.note({"ragdock.outcome": outcome})
                 self._metrics.count("ingested", outcome=outcome)
                 log.info("document %s", outcome, extra=_facts(finished))
         except (NotFoundError, ConflictError):
             log.info("document withdrawn while it was processed", extra=_facts(job))
         except DocumentError as exc:
+            span.fail(exc.code)
             self._failed(job, _Failure(exc, retry_after_seconds=None))
         except UnavailableError as exc:
+            span.fail(exc.code)
             # An outage isn't the document's fault, and may last for hours.
             self._failed(job, _Failure(exc, exc.retry_after_seconds, counts=False))
         except Exception as exc:
+            span.fail(type(exc).__name__)
             log.exception("document failed unexpectedly", extra=_facts(job))
             unexpected = RagdockError(
                 f"Processing failed unexpectedly ({type(exc).__name__}); the log has the details."
@@ -338,6 +363,10 @@ class _Failure:
     error: RagdockError
     retry_after_seconds: float | None
     counts: bool = True
+
+
+def _cause(job: Job) -> str:
+    return f"job {job.id}"
 
 
 def _facts(job: Job) -> dict[str, object]:

@@ -21,7 +21,7 @@ from ragdock.core.chunking import PartChunker
 from ragdock.core.fusion import FAMILIAR_FROM
 from ragdock.core.lead import Lead
 from ragdock.errors import ConflictError, DocumentError
-from ragdock.ports import Embedder, Metrics, Parser, Store
+from ragdock.ports import Embedder, Metrics, Parser, Store, Tracer
 from ragdock.services.expanding import Expander
 from ragdock.types import Bounds, Chunk, Job, JobStage, ParsedDocument, Vectors
 
@@ -46,6 +46,7 @@ class Pipeline:
         embedder: Embedder,
         metrics: Metrics,
         *,
+        tracer: Tracer,
         chunk_tokens: int,
         bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
@@ -55,6 +56,7 @@ class Pipeline:
         self._parser = parser
         self._embedder = embedder
         self._metrics = metrics
+        self._tracer = tracer
         self._chunk_tokens = chunk_tokens
 
     def run(self, job: Job, *, cancelled: Callable[[], bool] = lambda: False) -> Job:
@@ -126,7 +128,8 @@ class Pipeline:
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
-        yield
+        with self._tracer.step(f"ingest.{stage}"):
+            yield
         self._metrics.observe("ingest_stage", time.perf_counter() - start, stage=stage)
 
 

@@ -13,9 +13,10 @@ from typing import Final, TypeVar
 import redis
 
 from ragdock.adapters.caches.redis_info import of_info
-from ragdock.adapters.redis_link import FAILURES, Breaker, connect, is_refusal, why
+from ragdock.adapters.redis_link import FAILURES, TRACED_AS, Breaker, connect, is_refusal, why
+from ragdock.adapters.tracing.null import NullTracer
 from ragdock.errors import CacheError
-from ragdock.ports import Measurement, Metrics
+from ragdock.ports import Measurement, Metrics, Tracer
 
 __all__ = ["RedisCache"]
 
@@ -36,6 +37,7 @@ class RedisCache:
         db: int = 0,
         timeout_seconds: float = 0.25,
         metrics: Metrics,
+        tracer: Tracer | None = None,
     ) -> None:
         self._client = connect(
             host, port, password=password, db=db, timeout_seconds=timeout_seconds
@@ -43,10 +45,11 @@ class RedisCache:
         self._breaker = Breaker("going on without it")
         self._metrics = metrics
         self._db = db
+        self._tracer = tracer or NullTracer()
 
     def get(self, key: str) -> bytes | None:
         """The value, or None: absent or unreachable."""
-        value = self._guarded(lambda: self._client.get(key))
+        value = self._guarded("GET", lambda: self._client.get(key))
         return value if isinstance(value, bytes) else None
 
     def peek(self, key: str) -> bytes | None:  # noqa: ARG002 (the Protocol's signature)
@@ -56,7 +59,7 @@ class RedisCache:
     def set(self, key: str, value: bytes, ttl_seconds: int) -> None:
         """Keep the value if Redis can be reached."""
         if ttl_seconds > 0:
-            self._guarded(lambda: self._client.set(key, value, ex=ttl_seconds))
+            self._guarded("SET", lambda: self._client.set(key, value, ex=ttl_seconds))
 
     def ping(self) -> None:
         """Have Redis keep a value, whatever the breaker thinks; an answer closes it.
@@ -75,18 +78,19 @@ class RedisCache:
 
     def measure(self) -> tuple[Measurement, ...]:
         """What Redis says of itself (INFO)."""
-        info = self._guarded(self._client.info)
+        info = self._guarded("INFO", self._client.info)
         return tuple(of_info(info, self._db)) if isinstance(info, dict) else ()
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _guarded(self, call: Callable[[], T]) -> T | None:
+    def _guarded(self, command: str, call: Callable[[], T]) -> T | None:
         if not self._breaker.may_try():
             return None
         try:
-            value = call()
+            with self._tracer.step(f"redis {command}", TRACED_AS[command], kind="client"):
+                value = call()
         except FAILURES as exc:
             if is_refusal(exc):
                 self._metrics.count("cache_errors")

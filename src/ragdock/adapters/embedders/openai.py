@@ -11,7 +11,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import httpx2
@@ -51,7 +51,8 @@ class OpenAiEmbedder:
     `base_url` ends before `/embeddings` (`http://ollama:11434/v1`). `dim` is what the endpoint
     answers with; when None, it is asked for once, on first use of `dim`, `id` or `embed`.
     `timeout_seconds` is the deadline of one request with all its retries (429, 5xx, connection).
-    The `dimensions` parameter isn't sent, as many servers refuse it. Raises `ConfigurationError`
+    The `dimensions` parameter isn't sent, as many servers refuse it. `more_headers` is asked for
+    what else a request carries. Raises `ConfigurationError`
     for a URL or key that can't be used.
     """
 
@@ -64,6 +65,7 @@ class OpenAiEmbedder:
         timeout_seconds: float = 30.0,
         *,
         max_tokens: int = 512,
+        more_headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         headers = {"User-Agent": "ragdock"}
         if api_key:
@@ -74,6 +76,7 @@ class OpenAiEmbedder:
                 )
             headers["Authorization"] = f"Bearer {api_key}"
         self._url = _endpoint(base_url)
+        self._more_headers = more_headers
         self._client = httpx2.Client(headers=headers, follow_redirects=False)
         self._secret = api_key or ""
         self._model = model
@@ -172,7 +175,9 @@ class OpenAiEmbedder:
         timeout = httpx2.Timeout(left, connect=min(left, CONNECT_SECONDS))
         content = {"model": self._model, "input": [_sendable(text) for text in texts]}
         try:
-            with self._client.stream("POST", self._url, json=content, timeout=timeout) as response:
+            with self._client.stream(
+                "POST", self._url, json=content, timeout=timeout, headers=dict(self._more_headers())
+            ) as response:
                 body = _read(response, deadline)
         except httpx2.TimeoutException as exc:
             raise _RetryableError(

@@ -18,8 +18,8 @@ import json
 import ssl
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import httpx2
@@ -46,8 +46,9 @@ class OpenAiGenerator:
     """`Generator` over HTTP; safe to call from several threads.
 
     `timeout_seconds` bounds a whole answer, from the call to its last piece; `concurrency` bounds
-    the calls at once, and one more waits at most a second before `busy`. Opens no connection
-    before the first call. Raises `ConfigurationError` for a URL or key that can't be sent.
+    the calls at once, and one more waits at most a second before `busy`. `more_headers` is asked
+    for what else a request carries. Opens no connection before the first call. Raises
+    `ConfigurationError` for a URL or key that can't be sent.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class OpenAiGenerator:
         concurrency: int = 8,
         *,
         max_prompt_characters: int = MAX_PROMPT_CHARACTERS,
+        more_headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._base_url = _checked_url(base_url)
         self._model = model
         self._timeout_seconds = timeout_seconds
         self._max_prompt_characters = max_prompt_characters
+        self._more_headers = more_headers
         self._slots = threading.BoundedSemaphore(concurrency)
         # Identity: a compressed stream would come in blocks instead of words. Close: beside an
         # answer's seconds a handshake is nothing, and an exchange that is left early can end its
@@ -160,7 +163,8 @@ class OpenAiGenerator:
     def _start(self, body: dict[str, object], deadline: float) -> Exchange:
         accept = "text/event-stream" if body["stream"] else "application/json"
         url = f"{self._base_url}/chat/completions"
-        request = self._client.build_request("POST", url, json=body, headers={"Accept": accept})
+        headers = {"Accept": accept, **self._more_headers()}
+        request = self._client.build_request("POST", url, json=body, headers=headers)
         wait_seconds = min(_WAIT_FOR_SLOT_SECONDS, max(0.0, deadline - time.monotonic()))
         if not self._slots.acquire(timeout=wait_seconds):
             raise GeneratorError("The LLM has no free slot.", reason="busy")

@@ -8,9 +8,10 @@ from typing import Any, Final
 import redis
 
 from ragdock.adapters.limits.memory import MemoryLimiter
-from ragdock.adapters.redis_link import FAILURES, Breaker, connect, is_refusal
+from ragdock.adapters.redis_link import FAILURES, TRACED_AS, Breaker, connect, is_refusal
+from ragdock.adapters.tracing.null import NullTracer
 from ragdock.core.gcra import WINDOW_SECONDS, Limit, Verdict
-from ragdock.ports import Metrics
+from ragdock.ports import Metrics, Tracer
 
 __all__ = ["RedisLimiter"]
 
@@ -51,6 +52,7 @@ class RedisLimiter:
         db: int = 0,
         timeout_seconds: float = 0.25,
         metrics: Metrics,
+        tracer: Tracer | None = None,
     ) -> None:
         self._client = connect(
             host, port, password=password, db=db, timeout_seconds=timeout_seconds
@@ -60,6 +62,7 @@ class RedisLimiter:
         self._near = MemoryLimiter()
         self._breaker = Breaker("limiting requests in each process alone")
         self._metrics = metrics
+        self._tracer = tracer or NullTracer()
 
     @property
     def instant(self) -> bool:
@@ -89,9 +92,10 @@ class RedisLimiter:
 
     def _ask(self, limit: Limit, wanted: int) -> Verdict:
         interval = limit.interval_seconds * _MICROSECONDS
-        answer: Any = self._script(
-            keys=[_key(limit)], args=[WINDOW_SECONDS * _MICROSECONDS, interval, wanted]
-        )
+        with self._tracer.step("redis EVALSHA", TRACED_AS["EVALSHA"], kind="client"):
+            answer: Any = self._script(
+                keys=[_key(limit)], args=[WINDOW_SECONDS * _MICROSECONDS, interval, wanted]
+            )
         try:
             granted, remaining, retry, reset = (int(number) for number in answer)
         except (TypeError, ValueError) as exc:

@@ -91,6 +91,13 @@ METRICS: Final[dict[str, tuple[str, str, str, tuple[str, ...], tuple[float, ...]
         ("generator", "result"),
         (),
     ),
+    "trace_spans": (
+        "counter",
+        "rag_trace_spans_total",
+        "Spans by what became of them (exported, failed, dropped); only while tracing.",
+        ("result",),
+        (),
+    ),
     "dependency": (
         "gauge",
         "rag_dependency_up",
