@@ -4,7 +4,7 @@
 # COPY --link, no heredocs, and no "# syntax=" line, which would fetch a frontend from a registry.
 # BASE names another base image: a mirror, a newer digest, or a stand-in (scripts/standin.sh).
 # Stages leave what they make below /out with all times at zero, and it is copied to /: so two builds
-# of the same sources give the same layers, but for the kilobyte of the one that deletes.
+# of the same sources give the same layers, with BuildKit and without.
 ARG BASE=python:3.11-slim-bookworm@sha256:fe556eaffd0d96abd8685b83bb8a69addd0dc730fa193669a7df0d49ddcfac02
 
 # ---- deps: the locked packages, without what the server never loads --------------------------
@@ -28,7 +28,10 @@ RUN pip --python /opt/venv/bin/python install --no-compile --no-deps --require-h
 # - apsw's tables of Unicode serve its tokenizers and its shell; ours are SQLite's own.
 # - rich and typer highlight Python in tracebacks; the other 250 lexers of pygments weigh 4 MB.
 # - The libraries in *.libs were renamed by auditwheel: strip breaks their alignment.
+# - BuildKit makes what it mounts on, when the base lacks it, and removes it after each RUN, which
+#   leaves the time of the build on /etc. Three empty files spare it that.
 # hadolint ignore=DL3003
+# trivy:ignore:DS-0013
 RUN mkdir -p /out/opt && cp -a /opt/venv /out/opt/ \
  && cd /out/opt/venv/lib/python3.*/site-packages \
  && rm -rf flatbuffers flatbuffers-* packaging packaging-* \
@@ -46,6 +49,7 @@ RUN mkdir -p /out/opt && cp -a /opt/venv /out/opt/ \
  && find . -type f \( -name '*.pyi' -o -name '*.pxd' -o -name '*.pyx' -o -name '*.a' \
         -o -name '*.h' -o -name '*.c' -o -name '*.cpp' \) -delete \
  && find . -type f -name '*.so*' ! -path '*.libs/*' -exec strip --strip-unneeded '{}' + \
+ && mkdir /out/etc && touch /out/etc/hosts /out/etc/hostname /out/etc/resolv.conf \
  && find /out -exec touch --no-dereference --date=@0 '{}' +
 
 # ---- model: the int8 embedding model, built from hash-pinned weights ---------------------------
@@ -86,15 +90,20 @@ RUN PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash 
 
 # ---- runtime: what the image holds but for our own code --------------------------------------------
 FROM ${BASE} AS runtime
-# pip is of no use here, nor is any setuid program (su, mount, passwd ...).
-RUN rm -rf /usr/local/lib/python3.*/site-packages/* /usr/local/lib/python3.*/ensurepip \
-        /usr/local/bin/pip* /usr/local/bin/wheel \
- && find / -xdev -type f -perm /6000 -delete \
- && echo 'ragdock:x:1000:' >> /etc/group \
- && echo 'ragdock:x:1000:1000::/tmp:/usr/sbin/nologin' >> /etc/passwd \
- && mkdir /data && chown 1000:1000 /data
 COPY --from=deps --chown=0:0 /out /
 COPY --from=model --chown=0:0 /out /
+# pip is of no use here, nor is any setuid program (su, mount, passwd ...). They are emptied and lose
+# their rights, and directories are made anew: the mark that a deleted file leaves in a layer
+# bears the time of the build, and nothing can set that.
+RUN find / -xdev -type f \( -perm /6000 -o -path '/usr/local/bin/pip*' -o -path '*/bin/wheel' \) \
+        -exec truncate --size=0 '{}' + -exec chmod 0 '{}' + -exec touch --date=@0 '{}' + \
+ && lib=$(echo /usr/local/lib/python3.*) \
+ && rm -rf "$lib/ensurepip" "$lib/site-packages" && mkdir "$lib/ensurepip" "$lib/site-packages" \
+ && echo 'ragdock:x:1000:' >> /etc/group \
+ && echo 'ragdock:x:1000:1000::/tmp:/usr/sbin/nologin' >> /etc/passwd \
+ && mkdir /data && chown 1000:1000 /data \
+ && touch --date=@0 "$lib/ensurepip" "$lib/site-packages" "$lib" \
+        /etc/group /etc/passwd /etc /data /
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     MALLOC_ARENA_MAX=2 \
@@ -131,9 +140,11 @@ CMD ["python", "m3_1_dockerize.py", "--serve"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="rag-api" \
       org.opencontainers.image.description="ragdock: documents in, cited answers out" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.created="${CREATED}"
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}"
