@@ -14,6 +14,7 @@ import typer
 
 from ragdock import __version__
 from ragdock.cli import (
+    advise,
     audit,
     documents,
     ingest,
@@ -72,6 +73,7 @@ keeping.register(app)
 reindex.register(app)
 transfer.register(app)
 smoke.register(app)
+advise.register(app)
 tools.register(app)
 add_key_file(app)
 
