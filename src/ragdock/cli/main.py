@@ -14,6 +14,7 @@ import typer
 
 from ragdock import __version__
 from ragdock.cli import (
+    advise,
     audit,
     doctor,
     documents,
@@ -75,6 +76,7 @@ keeping.register(app)
 reindex.register(app)
 transfer.register(app)
 smoke.register(app)
+advise.register(app)
 tools.register(app)
 doctor.register(app)
 add_key_file(app)
