@@ -23,6 +23,7 @@ from ragdock.cli import (
     query,
     reindex,
     server,
+    sizing,
     tools,
     transfer,
     worker,
@@ -70,6 +71,7 @@ audit.register(app)
 keeping.register(app)
 reindex.register(app)
 transfer.register(app)
+sizing.register(app)
 tools.register(app)
 add_key_file(app)
 
