@@ -27,6 +27,7 @@ from ragdock.cli import (
     reindex,
     server,
     smoke,
+    sizing,
     tools,
     transfer,
     worker,
@@ -77,6 +78,7 @@ reindex.register(app)
 transfer.register(app)
 smoke.register(app)
 advise.register(app)
+sizing.register(app)
 tools.register(app)
 doctor.register(app)
 add_key_file(app)
