@@ -70,7 +70,9 @@ def test_a_request_is_one_trace(collector: OtlpServer, tmp_path: Path) -> None:
     ):
         add(client, "The ferry leaves at nine.")
         response = client.post(
-            "/v1/ask", json={"question": "When does the ferry leave?"}, headers={"traceparent": CALLER}
+            "/v1/ask",
+            json={"question": "When does the ferry leave?"},
+            headers={"traceparent": CALLER},
         )
         assert response.json()["generator"] == "openai:ok"
         root = collector.wait_for("POST /v1/ask")
@@ -154,7 +156,7 @@ def test_errors_and_probes(collector: OtlpServer, tmp_path: Path) -> None:
 
 
 def test_no_content_leaves_by_a_trace(collector: OtlpServer, tmp_path: Path) -> None:
-    """Questions, texts, ids, file names and secrets are in no span, in no attribute, in no event."""
+    """Questions, texts, ids, file names and secrets are in no span and no attribute."""
     with (
         LlmServer() as llm,
         serving(
