@@ -38,4 +38,5 @@ lock requirements/llm.txt requirements/llm.in --no-deps "$@"
 # Load and soak tests, in a venv of their own.
 lock requirements/load.txt requirements/load.in "$@"
 # Linters of the shell scripts, the Dockerfile and the compose file.
+# Linters of the shell scripts, the Dockerfile, the compose files and the workflows.
 lock requirements/lint.txt requirements/lint.in "$@"
