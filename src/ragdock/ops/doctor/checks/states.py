@@ -248,12 +248,13 @@ def _restarts(world: World, one: Container) -> Finding | None:
     )
     if not looping:
         return None
+    times = f"{count} restart{'s' * (count != 1)}"
     lines = last_lines(world, one, 8)
     text = "\n".join(lines)
     reason = next((said for pattern, said in _REASONS if re.search(pattern, text)), "")
     return Finding(
         Status.FAIL,
-        f"starts over and over: {count} restart{'s' * (count != 1)}, exit code {one.get('State', 'ExitCode')}",
+        f"starts over and over: {times}, exit code {one.get('State', 'ExitCode')}",
         one.name,
         {
             "restarts": count,
