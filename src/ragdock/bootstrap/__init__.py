@@ -10,11 +10,13 @@ from ragdock.bootstrap.services import (
     open_keys,
     open_services,
 )
+from ragdock.bootstrap.survey import Survey
 
 __all__ = [
     "DEFAULT_COLLECTION",
     "Reindexing",
     "Services",
+    "Survey",
     "keeper_of",
     "open_fleet_metrics",
     "open_keys",

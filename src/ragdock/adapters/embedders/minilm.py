@@ -20,7 +20,7 @@ from ragdock.core.wordpiece import WordPiece, read_vocabulary
 from ragdock.errors import ConfigurationError, EmbedderError
 from ragdock.types import Vector, Vectors
 
-__all__ = ["MiniLmEmbedder"]
+__all__ = ["MiniLmEmbedder", "identify"]
 
 MODEL_NAME: Final = "minilm-l6-v2-int8"
 MODEL_FILE: Final = "model.onnx"
@@ -44,9 +44,7 @@ class MiniLmEmbedder:
     """
 
     def __init__(self, model_dir: Path, threads: int, *, max_urgent: int = 256) -> None:
-        manifest = read_manifest(model_dir)
-        verify_files(model_dir, manifest)
-        self._id = f"{MODEL_NAME}:{manifest['files'][MODEL_FILE]['sha256'][:8]}"
+        self._id, _ = identify(model_dir)
         self._tokens = WordPiece(read_vocabulary(model_dir / VOCABULARY_FILE))
         self._session: _Session | None = open_session(model_dir / MODEL_FILE)
         self._check(model_dir)
@@ -107,6 +105,13 @@ class MiniLmEmbedder:
             raise _damaged(model_dir, "it does not run") from exc
         if shape != (DIM,):
             raise _damaged(model_dir, f"its vectors have the shape {shape}")
+
+
+def identify(model_dir: Path) -> tuple[str, int]:
+    """The embedder's id and dimension, its files checked and not loaded; `ConfigurationError`."""
+    manifest = read_manifest(model_dir)
+    verify_files(model_dir, manifest)
+    return f"{MODEL_NAME}:{manifest['files'][MODEL_FILE]['sha256'][:8]}", DIM
 
 
 def read_manifest(model_dir: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ragdock.errors import RagdockError
-from ragdock.ops.doctor import resp
+from ragdock.ops.doctor import own, resp
 from ragdock.ops.doctor.engine_api import Engine, find_host, world_error
 from ragdock.ops.doctor.redact import Redactor
 from ragdock.ops.doctor.world import FileStat, Space, WorldError
@@ -159,6 +159,10 @@ class LiveWorld:
             pairs = dict(zip(map(str, answer[::2]), map(str, answer[1::2]), strict=False))
             answer = [part for pair in self._redact.environment(pairs).items() for part in pair]
         return self._redact.answer(answer)
+
+    def ragdock(self, query: str) -> Any:
+        """Settings, store, files, model and health; nothing is held up by it."""
+        return self._redact.answer(own.ask(query))
 
     def resolve(self, name: str) -> tuple[list[str], float]:
         """By the machine's resolver."""

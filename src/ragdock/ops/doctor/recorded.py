@@ -99,6 +99,10 @@ class RecordedWorld:
         """As recorded."""
         return str(self._answer("output", *command))
 
+    def ragdock(self, query: str) -> Any:
+        """As recorded."""
+        return self._answer("ragdock", query)
+
     def now(self) -> float:
         """The time of the recording; 0 when it isn't there."""
         return float(self._recording.get("now", 0.0))
@@ -193,6 +197,10 @@ class Recorder:
     def output(self, *command: str) -> str:
         """Asked once."""
         return str(self._ask("output", lambda: self._world.output(*command), *command))
+
+    def ragdock(self, query: str) -> Any:
+        """Asked once."""
+        return self._ask("ragdock", lambda: self._world.ragdock(query), query)
 
     def now(self) -> float:
         """The time when recording began: one run has one now."""

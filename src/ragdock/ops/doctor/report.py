@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from ragdock import __version__
 from ragdock.ops.doctor.model import Check, Finding, Scope, Status
+from ragdock.ops.doctor.place import is_inside
 from ragdock.ops.doctor.world import World, WorldError
 
-__all__ = ["SCHEMA", "Report", "Result", "examine", "is_inside", "where_to_look"]
+__all__ = ["SCHEMA", "Report", "Result", "examine", "where_to_look"]
 
 SCHEMA: Final = "ragdock.doctor/1"
 """The form of `Report.as_json`; the number changes when a field goes or changes its meaning."""
@@ -137,23 +138,6 @@ def _findings(check: Check, world: World, scopes: frozenset[Scope]) -> list[Find
             )
         ]
     return found or [Finding(Status.SKIP, "the check found nothing to say")]
-
-
-def is_inside(world: World) -> bool:
-    """Whether this process runs in a container."""
-    for marker in ("/.dockerenv", "/run/.containerenv"):
-        try:
-            world.stat(marker)
-        except WorldError:
-            continue
-        return True
-    if "KUBERNETES_SERVICE_HOST" in world.environ():
-        return True
-    try:
-        groups = world.read("/proc/1/cgroup")
-    except WorldError:
-        return False
-    return any(word in groups for word in ("/docker", "/kubepods", "/containerd", "/libpod"))
 
 
 def where_to_look(world: World) -> frozenset[Scope]:

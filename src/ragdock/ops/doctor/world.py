@@ -116,6 +116,15 @@ class World(Protocol):
         """
         ...
 
+    def ragdock(self, query: str) -> Any:
+        """What ragdock knows of itself, as JSON; a server may run meanwhile, and isn't held up.
+
+        `settings` (secrets as whether they are set; wrong ones are a `WorldError` of kind `status`
+        that says what is wrong), `store` (ledger, collections, keys), `files` (SQLite's own check
+        of each, as far as time allows), `model`, `audit`, `health` (of the server at the loopback).
+        """
+        ...
+
     def now(self) -> float:
         """Seconds since the epoch (of the recording)."""
         ...

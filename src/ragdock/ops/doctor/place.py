@@ -1,0 +1,152 @@
+"""Where the doctor stands: in a container, beside a bare server, or on the host of containers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from ragdock.ops.doctor.model import Finding, Status
+from ragdock.ops.doctor.world import World, WorldError
+
+__all__ = ["Place", "Process", "elsewhere", "is_inside", "our_servers", "place", "processes"]
+
+_MARKERS: Final = ("/.dockerenv", "/run/.containerenv")
+# Platforms that say it themselves; an image's file system runs there without Docker's marks.
+_PLATFORMS: Final = ("KUBERNETES_SERVICE_HOST", "FLY_APP_NAME", "RENDER", "RAILWAY_ENVIRONMENT")
+_RUNTIMES: Final = re.compile(r"[/-](?:docker|kubepods|containerd|libpod|crio|lxc)\b")
+# What a container's root is; a virtual machine that was made from an image has a disk there.
+_LAYERED: Final = frozenset({"overlay", "fuse.fuse-overlayfs", "aufs", "btrfs", "zfs", "virtiofs"})
+_OURS: Final = re.compile(
+    r"(?:m3_1_dockerize\.py\0(?:.*\0)?--(?P<shim>serve|worker)\b)"
+    r"|(?:(?:^|[/\0])ragdock(?:/__main__\.py)?\0(?P<command>serve|worker)\b)",
+    re.DOTALL,
+)
+
+
+class Place(StrEnum):
+    """`docker_host` is a machine whose ragdock runs in containers, so its settings are theirs."""
+
+    CONTAINER = "container"
+    BARE = "bare"
+    DOCKER_HOST = "docker-host"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process: `role` is `serve` or `worker` for ours, else ""; `inside` of a container."""
+
+    pid: int
+    parent: int
+    state: str
+    name: str
+    role: str
+    inside: bool
+
+
+def is_inside(world: World) -> bool:
+    """Whether this process runs in a container.
+
+    Docker's marker file alone doesn't say so: a virtual machine whose disk was made from an image
+    has it as well.
+    """
+    environment = world.environ()
+    if any(name in environment for name in _PLATFORMS):
+        return True
+    if _RUNTIMES.search(_read(world, "/proc/self/cgroup")):
+        return True
+    marked = any(_exists(world, marker) for marker in _MARKERS)
+    return marked and _root_type(world) in _LAYERED
+
+
+def place(world: World) -> Place:
+    """Where the settings that this process reads take effect."""
+    if is_inside(world):
+        return Place.CONTAINER
+    servers = our_servers(world)
+    if any(not server.inside for server in servers):
+        return Place.BARE
+    if servers or _contained(world):
+        return Place.DOCKER_HOST
+    return Place.BARE
+
+
+def elsewhere(world: World) -> list[Finding]:
+    """The `skip` for a check of settings on a host whose ragdock runs in containers, or nothing."""
+    if place(world) is not Place.DOCKER_HOST:
+        return []
+    said = "ragdock runs in containers here: `docker-compose exec web ragdock doctor` looks there"
+    return [Finding(Status.SKIP, said)]
+
+
+def our_servers(world: World) -> list[Process]:
+    """The processes of `ragdock serve` and `ragdock worker`, in containers of this host too."""
+    return [process for process in processes(world) if process.role]
+
+
+def processes(world: World) -> Iterator[Process]:
+    """All processes that can be seen, by number; those that end meanwhile are left out."""
+    try:
+        names = world.entries("/proc")
+    except WorldError:
+        return
+    for pid in sorted(int(name) for name in names if name.isdigit()):
+        try:
+            yield _process(world, pid)
+        except (WorldError, ValueError, IndexError):
+            continue
+
+
+def _process(world: World, pid: int) -> Process:
+    # `pid (name, which may hold anything) state parent ...`: proc_pid_stat(5).
+    stat = world.read(f"/proc/{pid}/stat")
+    name = stat[stat.index("(") + 1 : stat.rindex(")")]
+    state, parent = stat[stat.rindex(")") + 1 :].split()[:2]
+    role, inside = "", False
+    # Only of Python programs: the arguments of others are none of our business.
+    if state != "Z" and name.startswith(("python", "ragdock", "m3_1_docker")):
+        found = _OURS.search(world.read(f"/proc/{pid}/cmdline"))
+        if found:
+            role = found["shim"] or found["command"]
+            inside = bool(_RUNTIMES.search(_read(world, f"/proc/{pid}/cgroup")))
+    return Process(pid, int(parent), state, name, role, inside)
+
+
+def _contained(world: World) -> bool:
+    """Whether a container of this host was made from an image of ours, running or not."""
+    try:
+        found = world.engine("/containers/json?all=1")
+    except WorldError:
+        return False
+    return isinstance(found, list) and any(
+        isinstance(one, dict)
+        and (one.get("Labels") or {}).get("org.opencontainers.image.title") == "rag-api"
+        for one in found
+    )
+
+
+def _root_type(world: World) -> str:
+    """The type of the file system at /, of the last mount there (the one that is seen)."""
+    found = ""
+    for line in _read(world, "/proc/self/mountinfo").splitlines():
+        head, _, tail = line.partition(" - ")
+        if head.split()[4:5] == ["/"]:
+            found = tail.split(" ")[0]
+    return found
+
+
+def _read(world: World, path: str) -> str:
+    try:
+        return world.read(path)
+    except WorldError:
+        return ""
+
+
+def _exists(world: World, path: str) -> bool:
+    try:
+        world.stat(path)
+    except WorldError:
+        return False
+    return True
