@@ -15,6 +15,7 @@ import typer
 from ragdock import __version__
 from ragdock.cli import (
     audit,
+    doctor,
     documents,
     ingest,
     jobs,
@@ -71,6 +72,7 @@ keeping.register(app)
 reindex.register(app)
 transfer.register(app)
 tools.register(app)
+doctor.register(app)
 add_key_file(app)
 
 

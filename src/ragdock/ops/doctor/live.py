@@ -69,7 +69,11 @@ class LiveWorld:
                 raw = stream.read(MAX_READ_BYTES) or b""
         except OSError as exc:
             raise world_error(exc, path) from exc
-        return self._redact.text(raw.decode(errors="replace"))
+        text = raw.decode(errors="replace")
+        if Path(path).name.startswith(".env"):
+            pairs = (line.partition("=") for line in text.splitlines())
+            self._redact.environment({name.strip(): value.strip() for name, _, value in pairs})
+        return self._redact.text(text)
 
     def entries(self, path: str) -> list[str]:
         """A directory."""

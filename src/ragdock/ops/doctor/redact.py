@@ -13,7 +13,7 @@ _SECRET_NAME: Final = re.compile(
 )
 # Paths of secrets, and names that only sound like one.
 _HARMLESS: Final = re.compile(
-    r"_FILE$|^(?:RAGDOCK_KEY_FILE|PATH|GPG_KEY|.*_KEYS?_(?:NAME|ID))$"
+    r"_FILE$|^(?:RAGDOCK_KEY_FILE|PATH|GPG_KEY|SandboxKey|.*_KEYS?_(?:NAME|ID))$"
     # Counts that Redis tells of itself: `db0:keys=3`, `evicted_keys:12`, `keyspace_hits:7`.
     r"|^(?:keys|(?:evicted|expired)_keys|keyspace_\w+)$",
     re.IGNORECASE,
@@ -97,10 +97,10 @@ class Redactor:
         text = _ASSIGNED.sub(self._assigned, text)
         return _SHAPED.sub(lambda m: mask(m[0]), text)
 
-    def _assigned(self, found: re.Match[str]) -> str:
+    @staticmethod
+    def _assigned(found: re.Match[str]) -> str:
         if not is_secret(found["name"]):
             return found[0]
-        self.learn([found["value"].strip("\"'\r")])
         return f"{found['name']}{found['between']}{mask(found['value'])}"
 
     def answer(self, value: Any) -> Any:
