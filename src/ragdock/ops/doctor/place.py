@@ -11,7 +11,16 @@ from typing import Final
 from ragdock.ops.doctor.model import Finding, Status
 from ragdock.ops.doctor.world import World, WorldError
 
-__all__ = ["Place", "Process", "elsewhere", "is_inside", "our_servers", "place", "processes"]
+__all__ = [
+    "Place",
+    "Process",
+    "elsewhere",
+    "is_inside",
+    "our_servers",
+    "place",
+    "processes",
+    "servers_over",
+]
 
 _MARKERS: Final = ("/.dockerenv", "/run/.containerenv")
 # Platforms that say it themselves; an image's file system runs there without Docker's marks.
@@ -84,6 +93,33 @@ def elsewhere(world: World) -> list[Finding]:
 def our_servers(world: World) -> list[Process]:
     """The processes of `ragdock serve` and `ragdock worker`, in containers of this host too."""
     return [process for process in processes(world) if process.role]
+
+
+def servers_over(world: World, directory: str) -> list[Process]:
+    """Our processes that have the data directory open; in a container, all of them.
+
+    Others on this machine may be another ragdock's. Who may not see their files isn't told of them.
+    """
+    if is_inside(world):
+        return our_servers(world)
+    return [
+        one for one in our_servers(world) if not one.inside and _has_open(world, one.pid, directory)
+    ]
+
+
+def _has_open(world: World, pid: int, directory: str) -> bool:
+    try:
+        names = world.entries(f"/proc/{pid}/fd")
+    except WorldError:
+        return False
+    for name in names:
+        try:
+            path = world.link(f"/proc/{pid}/fd/{name}")
+        except WorldError:
+            continue  # Closed since.
+        if path.startswith(f"{directory.rstrip('/')}/"):
+            return True
+    return False
 
 
 def processes(world: World) -> Iterator[Process]:

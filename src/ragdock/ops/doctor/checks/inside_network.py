@@ -110,7 +110,7 @@ def _names(world: World) -> list[Finding]:
         try:
             world.resolve(host)
         except WorldError as exc:
-            if exc.kind not in ("unresolved", "unresolvable"):
+            if exc.kind not in ("unresolved", "unresolvable", "timeout"):
                 raise
             problems.append(_unresolved(variable, host, exc, inside=inside))
     if problems or hosts:
@@ -121,7 +121,7 @@ def _names(world: World) -> list[Finding]:
 
 def _unresolved(variable: str, host: str, exc: WorldError, *, inside: bool) -> Finding:
     evidence = {variable: host, "kind": exc.kind, "error": exc.detail}
-    if exc.kind == "unresolvable":
+    if exc.kind in ("unresolvable", "timeout"):
         cause = "No name server answers: the container is on no network, or the machine is offline."
     elif inside:
         cause = (

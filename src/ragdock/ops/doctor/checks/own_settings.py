@@ -241,11 +241,9 @@ def _memory(world: World) -> list[Finding]:
     if limit is None:
         return ok("no memory limit")
     limit_mb = limit // MIB
-    inside = place(world) is Place.CONTAINER
     sizes = [
         fields_of(read_or(world, f"/proc/{one.pid}/status").replace(":", "").replace(" kB", ""))
         for one in our_servers(world)
-        if inside or not one.inside
     ]
     each_mb = BASE_MB if s["embedder"] == "minilm" else REMOTE_BASE_MB
     each_mb = max([each_mb, *(size.get("VmRSS", 0) // 1024 for size in sizes)])

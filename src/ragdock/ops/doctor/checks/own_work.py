@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, elsewhere, our_servers, place
+from ragdock.ops.doctor.place import Place, elsewhere, place, servers_over
 from ragdock.ops.doctor.reading import fail, mib, ok, read_or, settings, skip, warn
 from ragdock.ops.doctor.world import World, WorldError
 
@@ -39,7 +39,8 @@ def _worked(world: World) -> list[Finding]:
         return ok(f"{store['workers']} workers live, {n_waiting} documents wait", **evidence)
     fix: tuple[str, ...]
     if s["ingest"]:
-        if any(server.role == "serve" for server in our_servers(world)):
+        over = servers_over(world, str(s["data_dir"]))
+        if any(server.role == "serve" for server in over):
             cause = "The server processes documents itself, and none of its workers lives."
         else:
             cause = "No server runs over this data directory."
@@ -168,7 +169,8 @@ def _health(world: World) -> list[Finding]:
     if found := elsewhere(world):
         return found
     port = int(settings(world)["port"])
-    running = [one for one in our_servers(world) if one.role == "serve" and not one.inside]
+    over = servers_over(world, str(settings(world)["data_dir"]))
+    running = [one for one in over if one.role == "serve"]
     inside = place(world) is Place.CONTAINER
     try:
         answer = world.ragdock("health")

@@ -74,7 +74,7 @@ def _refused(world: World) -> list[Finding]:
         return error
     if error is None:
         return ok("Redis answers", **evidence)
-    if error.kind in ("unresolved", "unresolvable"):
+    if error.kind in ("unresolved", "unresolvable") or "no address in" in error.detail:
         return skip("the name has no address: see D38i")
     address = evidence["address"]
     inside = place(world) is Place.CONTAINER
