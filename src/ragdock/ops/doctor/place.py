@@ -1,23 +1,18 @@
-"""Where the doctor stands: in a container, beside a bare server, or on the host of containers."""
+"""Where the doctor stands, and which processes are ragdock's."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
-from ragdock.ops.doctor.model import Finding, Status
 from ragdock.ops.doctor.world import World, WorldError
 
 __all__ = [
-    "Place",
     "Process",
-    "elsewhere",
     "is_inside",
     "our_servers",
-    "place",
     "processes",
     "servers_over",
 ]
@@ -33,14 +28,6 @@ _OURS: Final = re.compile(
     r"|(?:(?:^|[/\0])ragdock(?:/__main__\.py)?\0(?P<command>serve|worker)\b)",
     re.DOTALL,
 )
-
-
-class Place(StrEnum):
-    """`docker_host` is a machine whose ragdock runs in containers, so its settings are theirs."""
-
-    CONTAINER = "container"
-    BARE = "bare"
-    DOCKER_HOST = "docker-host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +55,6 @@ def is_inside(world: World) -> bool:
         return True
     marked = any(_exists(world, marker) for marker in _MARKERS)
     return marked and _root_type(world) in _LAYERED
-
-
-def place(world: World) -> Place:
-    """Where the settings that this process reads take effect."""
-    if is_inside(world):
-        return Place.CONTAINER
-    servers = our_servers(world)
-    if any(not server.inside for server in servers):
-        return Place.BARE
-    if servers or _contained(world):
-        return Place.DOCKER_HOST
-    return Place.BARE
-
-
-def elsewhere(world: World) -> list[Finding]:
-    """The `skip` for a check of settings on a host whose ragdock runs in containers, or nothing."""
-    if place(world) is not Place.DOCKER_HOST:
-        return []
-    said = "ragdock runs in containers here: `docker-compose exec web ragdock doctor` looks there"
-    return [Finding(Status.SKIP, said)]
 
 
 def our_servers(world: World) -> list[Process]:
@@ -148,19 +115,6 @@ def _process(world: World, pid: int) -> Process:
             role = found["shim"] or found["command"]
             inside = bool(_RUNTIMES.search(_read(world, f"/proc/{pid}/cgroup")))
     return Process(pid, int(parent), state, name, role, inside)
-
-
-def _contained(world: World) -> bool:
-    """Whether a container of this host was made from an image of ours, running or not."""
-    try:
-        found = world.engine("/containers/json?all=1")
-    except WorldError:
-        return False
-    return isinstance(found, list) and any(
-        isinstance(one, dict)
-        and (one.get("Labels") or {}).get("org.opencontainers.image.title") == "rag-api"
-        for one in found
-    )
 
 
 def _root_type(world: World) -> str:

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope, Status
-from ragdock.ops.doctor.place import Place, elsewhere, place, servers_over
+from ragdock.ops.doctor.place import is_inside, servers_over
 from ragdock.ops.doctor.reading import (
     can_write,
     fail,
@@ -54,8 +54,6 @@ def _shared_memory(world: World) -> list[Finding]:
 
 def _data(world: World) -> list[Finding]:
     """D30i."""
-    if found := elsewhere(world):
-        return found
     path = str(settings(world)["data_dir"])
     uid, groups = _server_user(world, path)
     own_uid, _, _ = world.identity()
@@ -119,7 +117,7 @@ def _refused(
     cause = f"The server runs as uid {uid}, and {path} belongs to {stat.uid}:{stat.gid}."
     if "ro" in options:
         cause = f"The file system mounted at {point} is read-only."
-        if point == "/" and place(world) is Place.CONTAINER:
+        if point == "/" and is_inside(world):
             cause = f"No volume is mounted at {path}, and the container's own files are read-only."
         fix: tuple[str, ...] = (
             '# in docker-compose.yml, service web: volumes: ["./data:/data"]',
@@ -165,7 +163,7 @@ def _unwritable(
 
 
 def _chown(world: World, path: str, uid: int) -> tuple[str, ...]:
-    if place(world) is Place.CONTAINER:
+    if is_inside(world):
         return (
             "# on the host, beside docker-compose.yml:",
             f"sudo chown -R {uid}:{uid} data && docker-compose up -d",

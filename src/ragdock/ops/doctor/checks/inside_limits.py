@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, place, servers_over
+from ragdock.ops.doctor.place import is_inside, servers_over
 from ragdock.ops.doctor.reading import (
     cpu,
     fail,
@@ -94,7 +94,7 @@ def _tasks(world: World) -> list[Finding]:
 
 def _descriptors(world: World) -> list[Finding]:
     """D22."""
-    inside = place(world) is Place.CONTAINER
+    inside = is_inside(world)
     servers = [one.pid for one in servers_over(world, str(settings(world)["data_dir"]))]
     found: list[Finding] = []
     most = (0.0, "")

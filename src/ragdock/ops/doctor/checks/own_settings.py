@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, elsewhere, our_servers, place
+from ragdock.ops.doctor.place import is_inside, our_servers
 from ragdock.ops.doctor.reading import (
     fail,
     fields_of,
@@ -148,7 +148,7 @@ def _known(world: World) -> list[Finding]:
     """G03."""
     known = set(settings(world)["variables"])
     named = set(world.environ())
-    if place(world) is Place.BARE:
+    if not is_inside(world):
         text = read_or(world, f"{world.environ().get('PWD', '')}/.env")
         named |= set(re.findall(r"^(?:export\s+)?([A-Za-z_]\w*)\s*=", text, re.MULTILINE))
     unknown = sorted(
@@ -174,8 +174,6 @@ def _known(world: World) -> list[Finding]:
 
 def _keys(world: World) -> list[Finding]:
     """G04."""
-    if found := elsewhere(world):
-        return found
     s = settings(world)
     try:
         store = world.ragdock("store")

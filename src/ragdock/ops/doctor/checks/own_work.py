@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, elsewhere, place, servers_over
+from ragdock.ops.doctor.place import is_inside, servers_over
 from ragdock.ops.doctor.reading import fail, mib, ok, read_or, settings, skip, warn
 from ragdock.ops.doctor.world import World, WorldError
 
@@ -25,8 +25,6 @@ def _store(world: World) -> dict[str, Any]:
 
 def _worked(world: World) -> list[Finding]:
     """G09."""
-    if found := elsewhere(world):
-        return found
     s, store = settings(world), _store(world)
     n_waiting = int(store["pending"]) + int(store["processing"])
     evidence = {
@@ -61,8 +59,6 @@ def _worked(world: World) -> list[Finding]:
 
 def _failed(world: World) -> list[Finding]:
     """G10."""
-    if found := elsewhere(world):
-        return found
     store = _store(world)
     codes = [f"{n} {code or 'unknown'}" for code, n in store["failed_codes"].items()]
     evidence = {"failed": store["failed"], "codes": codes}
@@ -85,8 +81,6 @@ def _failed(world: World) -> list[Finding]:
 
 def _stuck(world: World) -> list[Finding]:
     """G11."""
-    if found := elsewhere(world):
-        return found
     store = _store(world)
     oldest = store["oldest_due_at"]
     age = max(0.0, world.now() - float(oldest)) if oldest is not None else 0.0
@@ -130,8 +124,6 @@ def _stuck(world: World) -> list[Finding]:
 
 def _full(world: World) -> list[Finding]:
     """G15."""
-    if found := elsewhere(world):
-        return found
     s, store = settings(world), _store(world)
     n_open = int(store["pending"]) + int(store["processing"])
     parts = {
@@ -166,12 +158,10 @@ def _full(world: World) -> list[Finding]:
 
 def _health(world: World) -> list[Finding]:
     """G12."""
-    if found := elsewhere(world):
-        return found
     port = int(settings(world)["port"])
     over = servers_over(world, str(settings(world)["data_dir"]))
     running = [one for one in over if one.role == "serve"]
-    inside = place(world) is Place.CONTAINER
+    inside = is_inside(world)
     try:
         answer = world.ragdock("health")
     except WorldError as exc:
