@@ -45,10 +45,11 @@ class Plan:
     fault_seconds: float
     recovery_seconds: float
     n_documents: int
+    n_popular: int
 
 
-FULL = Plan((1, 2, 4, 8, 16, 32), 8.0, (0.3, 0.6, 0.8, 0.95), 10.0, 8.0, 6.0, 7.0, 60)
-QUICK = Plan((1, 4, 16), 3.0, (0.3, 0.7), 4.0, 3.0, 3.0, 3.0, 10)
+FULL = Plan((1, 2, 4, 8, 16, 32), 8.0, (0.3, 0.6, 0.8, 0.95), 10.0, 8.0, 6.0, 7.0, 60, 100)
+QUICK = Plan((1, 4, 16), 2.5, (0.3, 0.7), 3.5, 3.0, 2.5, 2.5, 10, 30)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,8 +111,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _load(options: argparse.Namespace) -> int:
     began = time.monotonic()
-    mix = Mix.parse(options.mix)
     plan = QUICK if options.quick else FULL
+    mix = replace(Mix(n_popular=plan.n_popular), **_given(options.mix))
     scale = options.scale
     plan = replace(
         plan,

@@ -36,7 +36,7 @@ FAULTS: Final = {
     fault.name: fault
     for fault in (
         Fault(
-            "redis paused",
+            "Redis paused",
             "Redis stopped (SIGSTOP), connections open",
             "no error: answers come without it, each look-up waits RAG_REDIS_TIMEOUT_SECONDS at "
             "most",

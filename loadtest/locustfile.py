@@ -1,9 +1,9 @@
 """The mix as a Locust user: `locust -f loadtest/locustfile.py --host http://127.0.0.1:8000`.
 
 Environment: LOADTEST_MIX (`ask=80,think_seconds=2`), LOADTEST_RUN (a word that makes questions
-and documents of this run its own), LOADTEST_KEY_FILE (an API key). With LOADTEST_STEPS (`1:8,2:8`: users
-and seconds) it walks up the steps and quits; LOADTEST_RECORDS then gets every request, for the
-report. Without think time, users are requests in flight.
+and documents of this run its own), LOADTEST_KEY_FILE (an API key). With LOADTEST_STEPS (users and
+seconds, `1:8,2:8`) it walks up the steps and quits; LOADTEST_RECORDS then gets every request, for
+the report. Without think time, users are requests in flight.
 """
 
 from __future__ import annotations

@@ -33,9 +33,10 @@ def plots(results: dict[str, Any]) -> dict[str, bytes]:
         }
     )
     found: dict[str, bytes] = {}
+    stepped = [run for run in results.get("runs") or [] if run["steps"]]
     for name, wanted, draw in (
-        ("concurrency", results.get("runs"), _concurrency),
-        ("workers", results.get("runs"), _workers),
+        ("concurrency", stepped, _concurrency),
+        ("workers", stepped, _workers),
         ("open_loop", results.get("runs"), _open_loop),
         ("faults", results.get("faults"), _faults),
         ("sizing", results.get("sizing"), _sizing),
@@ -58,28 +59,41 @@ def _concurrency(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
         levels = [step["concurrency"] for step in run["steps"]]
         upper.plot(levels, [step["per_second"] for step in run["steps"]], "o-", color=COLOURS[0])
         upper.set_title(f"{run['workers']} server process{'es' if run['workers'] > 1 else ''}")
-        upper.set_ylim(bottom=0)
         for (key, label, style), colour in zip(KEYS, COLOURS[1:], strict=True):
-            values = [step[key] if step[key] else math.nan for step in run["steps"]]
+            values = [step[key] or math.nan for step in run["steps"]]
             lower.plot(levels, values, "o" + style, color=colour, label=label)
         lower.set_xscale("log", base=2)
         lower.set_yscale("log")
         lower.set_xticks(levels, [str(level) for level in levels])
         lower.minorticks_off()
         lower.set_xlabel("requests in flight")
+        _plain_log(lower.yaxis)
         knee = run["knee"]
         if knee:
             at = knee["at"]["concurrency"]
             for axis in (upper, lower):
                 axis.axvline(at, color=GREY, linestyle="--", linewidth=1)
-            text = f" knee: {at} in flight,\n {knee['at']['per_second']:.0f}/s"
+            beyond = " or more" if knee["open_end"] else ""
+            right = at > levels[len(levels) // 2]
             upper.annotate(
-                text, (at, 0), (4, 6), textcoords="offset points", color=GREY, va="bottom"
+                f"knee: {at}{beyond} in flight,\n{knee['at']['per_second']:.0f}/s",
+                (at, 0),
+                (-5 if right else 5, 6),
+                textcoords="offset points",
+                color=GREY,
+                ha="right" if right else "left",
+                va="bottom",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
             )
         if column == 0:
             upper.set_ylabel("good answers a second")
             lower.set_ylabel("latency, ms (log)")
-        lower.legend(loc="upper left")
+        lower.legend(loc="upper right", ncols=3, fontsize=9)
+    # Once for all: the panels of a row share their limits.
+    best = max(step["per_second"] for run in runs for step in run["steps"])
+    rows[0][0].set_ylim(0, 1.1 * best or 1)
+    low, high = rows[1][0].get_ylim()
+    rows[1][0].set_ylim(low, high * 2)  # Room for the legend.
     figure.suptitle("Closed loop: throughput and latency by requests in flight")
     figure.tight_layout()
     return figure
@@ -109,6 +123,7 @@ def _workers(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
     left.set_xlabel("requests in flight")
     left.set_ylabel("good answers a second")
     right.set_yscale("log")
+    _plain_log(right.yaxis)
     right.set_xlim(left=0)
     right.set_xlabel("good answers a second")
     right.set_ylabel("p95, ms (log)")
@@ -129,15 +144,21 @@ def _open_loop(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
         rates = [row["rate"] for row in run["open"]]
         for (key, label, style), colour in zip(KEYS, COLOURS[1:], strict=True):
             values = [row[key] or math.nan for row in run["open"]]
-            axis.plot(rates, values, "o" + style, color=colour, label=f"{label} from arrival")
-        sent = [row["service_p95_ms"] or math.nan for row in run["open"]]
-        axis.plot(rates, sent, "x-", color=GREY, label="p95 from sending")
+            axis.plot(rates, values, "o" + style, color=colour, label=label)
+        axis.plot(
+            [step["per_second"] for step in run["steps"]],
+            [step["p95_ms"] or math.nan for step in run["steps"]],
+            "x",
+            color=GREY,
+            label="p95 of the closed loop, at its throughput",
+        )
         axis.set_yscale("log")
+        _plain_log(axis.yaxis)
         axis.set_xlim(left=0)
         axis.set_xlabel("arrivals a second (Poisson)")
         axis.set_title(f"{run['workers']} server process{'es' if run['workers'] > 1 else ''}")
     axes[0][0].set_ylabel("latency, ms (log)")
-    axes[0][0].legend(loc="best")
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle("Open loop: latency by rate of arrival")
     figure.tight_layout()
     return figure
@@ -152,17 +173,22 @@ def _faults(plt: Any, run: dict[str, Any]) -> Any:
         upper.plot(seconds, [row[key] or math.nan for row in run["seconds"]], color=colour,
                    label=label)  # fmt: skip
     upper.set_yscale("log")
+    _plain_log(upper.yaxis)
     low, high = upper.get_ylim()
     upper.set_ylim(low, high * 6)  # Room for the names.
     upper.set_ylabel("latency, ms (log)")
-    lower.bar(seconds, [row["n"] for row in run["seconds"]], color="#c8d9e2", label="requests")
+    lower.bar(
+        seconds, [row["n"] for row in run["seconds"]], color="#8fb3c6", label="requests", zorder=2
+    )
     errors = [row["errors"] for row in run["seconds"]]
-    lower.bar(seconds, errors, color="#b3261e", label=f"errors ({sum(errors)} in all)")
+    lower.bar(seconds, errors, color="#b3261e", label=f"errors ({sum(errors)} in all)", zorder=3)
     lower.set_ylabel("a second")
     lower.set_xlabel("seconds")
     for fault in run["faults"]:
         for axis in (upper, lower):
-            axis.axvspan(fault["begin"], fault["end"], color="#f2d7c9", alpha=0.7, linewidth=0)
+            axis.axvspan(
+                fault["begin"], fault["end"], color="#f2d7c9", alpha=0.7, linewidth=0, zorder=0
+            )
         upper.text((fault["begin"] + fault["end"]) / 2, high * 4.4, fault["name"], ha="center",
                    va="top", fontsize=9)  # fmt: skip
     upper.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -189,6 +215,7 @@ def _sizing(plt: Any, check: dict[str, Any]) -> Any:
                   xycoords=("data", "axes fraction"), textcoords="offset points", ha="right",
                   va="top")  # fmt: skip
     axis.set_yscale("log")
+    _plain_log(axis.yaxis)
     axis.set_xlim(left=0)
     axis.set_xlabel("arrivals a second")
     axis.set_ylabel("latency, ms (log)")
@@ -196,6 +223,15 @@ def _sizing(plt: Any, check: dict[str, Any]) -> Any:
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     return figure
+
+
+def _plain_log(axis: Any) -> None:
+    """10, 20, 50, 100 ... written as such on a logarithmic axis."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _soak(plt: Any, run: dict[str, Any]) -> Any:

@@ -23,6 +23,8 @@ tr.knee td { background: #eef4f7; } .bad { color: #b3261e; font-weight: 600; }
 .note { color: #555; } img { max-width: 100%; height: auto; }
 """
 
+KNEE = ' class="knee"'
+
 ALTS = {
     "concurrency": "Throughput and latency by requests in flight, the knee marked",
     "workers": "One and more server processes compared",
@@ -57,10 +59,11 @@ def build(results: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     ]
     runs = results.get("runs") or []
     if runs:
-        parts.append(_closed(runs))
-        parts += [_picture(pictures, "concurrency"), _picture(pictures, "workers")]
-        for run in runs:
-            parts.append(_steps(run))
+        stepped = [run for run in runs if run["steps"]]
+        if stepped:
+            parts.append(_closed(stepped))
+            parts += [_picture(pictures, "concurrency"), _picture(pictures, "workers")]
+            parts += [_steps(run) for run in stepped]
         parts.append(_open(runs, pictures))
     for name, section in (("faults", _faults), ("sizing", _sizing), ("soak", _soak)):
         if results.get(name):
@@ -160,8 +163,9 @@ def _open(runs: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]) -> s
         "<h2>Open loop: how long</h2>"
         '<p class="note">Requests arrive at a rate, at random (Poisson), whether or not the server '
         "keeps up, and a latency counts from the arrival. These are the percentiles that people "
-        "see. &ldquo;From sending&rdquo; is what a test would report that forgets the wait before "
-        "a request could be sent.</p>"
+        "see. Where the closed loop's p95 at the same throughput is lower, that is the waiting "
+        "that it hides. &ldquo;From sending&rdquo; shows the generator: where it is much less than "
+        "the p95, the generator was late itself, or had no connection left.</p>"
         + _table(
             ("processes", "arrivals/s", "answers/s", "p50 ms", "p95 ms", "p99 ms",
              "p95 from sending", "server's CPUs", "errors"),
@@ -292,7 +296,7 @@ def _table(
         return "".join(found)
 
     body = "".join(
-        f"<tr{' class=' + chr(34) + 'knee' + chr(34) if number in marks else ''}>{of('td', row)}</tr>"
+        f"<tr{KNEE if number in marks else ''}>{of('td', row)}</tr>"
         for number, row in enumerate(rows)
     )
     first = f"<thead><tr>{of('th', head)}</tr></thead>" if any(head) else ""

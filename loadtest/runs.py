@@ -245,6 +245,8 @@ def sizing_check(
             if kind in found
         ]
         expected = predict(seen, station)
+        # What others took meanwhile was not there: beyond .25 processors no model can know.
+        left = predict(seen, Station(max(station.cpus - busy_then, 0.05), station.processes))
         row: dict[str, Any] = {
             "share": share,
             "per_second": expected.per_second,
@@ -252,6 +254,7 @@ def sizing_check(
             "cpus_predicted": expected.cpu_utilisation * station.cpus,
             "cpus_measured": sampler.cpus(start, end),
             "busy_elsewhere_cpus": busy_then,
+            "p95_ms_with_what_was_left": left.p95_ms if left.stable else None,
             "errors": summary.errors,
             "n": summary.n_ok,
         }
@@ -268,7 +271,8 @@ def sizing_check(
             f"{share:4.0%} of capacity, {row['per_second']:6.1f}/s: p95 predicted "
             f"{expected.p95_ms:7.1f}, measured {summary.p95_ms:7.1f} ms, error "
             + (f"{error:+.0%}" if error is not None else "endless")
-            + f" (others used {busy_then:.2f} processors)"
+            + f"; others used {busy_then:.2f} processors"
+            + ("" if left.stable else ", more than this load left free")
         )
     curve = [
         asdict(predict(scaled(planned, capacity * step / 50), station)) for step in range(1, 48)
@@ -300,8 +304,11 @@ def soak(
     windows = []
     for number in range(n_windows):
         summary = summarise(client.records, start + number * width, start + (number + 1) * width)
-        windows.append({"at": (number + 0.5) * width, "p95_ms": summary.p95_ms,
-                        "p50_ms": summary.p50_ms, "errors": sum(summary.errors.values())})  # fmt: skip
+        errors = sum(summary.errors.values())
+        at = (number + 0.5) * width
+        windows.append(
+            {"at": at, "p95_ms": summary.p95_ms, "p50_ms": summary.p50_ms, "errors": errors}
+        )
     series = {
         "rss_mb": [(f.at - start, f.rss_mb) for f in sampler.facts],
         "cgroup_mb": [(f.at - start, f.cgroup_mb) for f in sampler.facts if f.cgroup_mb],
@@ -345,7 +352,9 @@ def _locust(
     given = ",".join(f"{name}={value}" for name, value in asdict(mix).items())
     done = subprocess.run(
         [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"),
-         "--headless", "--only-summary", "--loglevel", "WARNING", "--host", target.url],
+         "--headless", "--only-summary", "--loglevel", "WARNING", "--host", target.url,
+         # What is in flight at the end is waited for: it is the slow requests that would be lost.
+         "--stop-timeout", "60"],
         cwd=scratch,
         env={
             **os.environ,
@@ -358,7 +367,7 @@ def _locust(
         capture_output=True,
         text=True,
         check=False,
-        timeout=seconds * len(levels) + 120,
+        timeout=seconds * len(levels) + 180,
     )  # fmt: skip
     if not path.exists():
         raise RuntimeError(f"locust failed:\n{done.stderr[-2000:]}")
