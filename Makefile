@@ -1,6 +1,6 @@
 # `make serve` and `make test` need Python 3.11+, make and a C library; the rest says what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format image up down bench eval test-llm test-container test-bounded bounded lock clean
+.PHONY: help serve test check format image up down bench load soak sizing-check sizing-constants eval test-llm test-container test-bounded bounded lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -91,6 +91,26 @@ chaos: $(VENV)/.dev ## 2,000 documents under 200 kills, a full disk, a jumping c
 
 bench: $(VENV)/.dev models/manifest.json ## Measure speed beside its floors and ceilings
 	@$(RUN) bench.run
+
+LOAD_VENV := .cache/load
+$(LOAD_VENV)/.load: requirements/load.txt
+	@echo "Installing Locust and matplotlib into $(LOAD_VENV) ..."
+	@$(PYTHON) -m venv $(LOAD_VENV)
+	@$(LOAD_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements/load.txt
+	@touch $@
+
+LOAD = PYTHONPATH=src RAG_MODEL_DIR=models $(LOAD_VENV)/bin/python -m loadtest
+OWN := --python $(VENV)/bin/python $(if $(MIX),--mix '$(MIX)')
+QUICK ?=
+load: $(VENV)/.base models/manifest.json $(LOAD_VENV)/.load ## Load a server of its own, break things, write a report (6 minutes; QUICK=1: 90 s)
+	@$(LOAD) load $(OWN) $(if $(QUICK),--quick)
+
+MINUTES ?= 30
+soak: $(VENV)/.base models/manifest.json $(LOAD_VENV)/.load ## Watch memory, descriptors, threads and p95 for MINUTES=30
+	@$(LOAD) soak $(OWN) --minutes $(MINUTES)
+
+sizing-check: $(VENV)/.base models/manifest.json $(LOAD_VENV)/.load ## The sizing model's p95 beside a measured one, at three loads (3 minutes)
+	@$(LOAD) sizing-check $(OWN)
 
 sizing-constants: $(VENV)/.dev models/manifest.json ## Measure what `ragdock sizing` computes with; JSON (3 minutes)
 	@$(RUN) loadtest.constants
