@@ -201,7 +201,7 @@ def now() -> list[dict[str, Any]]:
         ),
         stat(
             "Documents given up",
-            "Parked as failed: `ragdock jobs ls --state failed`.",
+            "Parked as failed: `ragdock jobs ls --status failed`.",
             'max(rag_queue_documents{state="failed"})',
             steps=((GREEN, None), (RED, 1)),
         ),
@@ -522,7 +522,6 @@ def dashboard() -> dict[str, Any]:
         "label": "Container",
         "type": "query",
         "datasource": SOURCE,
-        "definition": "label_values(rag_container_restarts_total, container)",
         "query": {
             "query": "label_values(rag_container_restarts_total, container)",
             "refId": "containers",
