@@ -110,7 +110,7 @@ def stack(
     found = Monitored(folder, environment=environment)
     try:
         found.compose("--profile", "monitoring", "up", "-d", "--no-build", *SERVICES)
-        found.wait_healthy()
+        found.wait_healthy(150)
         traffic(found)
         yield found
     finally:
