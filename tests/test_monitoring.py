@@ -98,6 +98,17 @@ def test_an_entry_says_what_to_do(name: str) -> None:
     assert "o this:**" in entry
 
 
+def test_the_doctor_has_the_checks_that_the_runbook_names() -> None:
+    """Each id after --only is a check."""
+    checks = ROOT / "src/ragdock/ops/doctor/checks"
+    text = "".join(path.read_text(encoding="utf-8") for path in checks.glob("*.py"))
+    if text:
+        named = re.findall(r"--only ([A-Z0-9b,]+)", RUNBOOK)
+        assert {each for ids in named for each in ids.split(",")} <= set(
+            re.findall(r'"([A-Z]\d+b?)"', text)
+        )
+
+
 def test_the_four_metrics_and_the_data_are_watched() -> None:
     """Restarts, memory and CPU, latency, health, data: each has alerts, each alert has one."""
     watched = Counter(rule["labels"]["metric"] for rule in ALERTS.values())
