@@ -193,7 +193,7 @@ def test_every_query_of_the_dashboard_has_data(
         return not empty
 
     try:
-        wait_for("data in every panel", all_have_data, 45, every=1)
+        wait_for("data in every panel", all_have_data, 90, every=1)
     except AssertionError:
         pytest.fail(f"no data in: {empty}")
     report(f"dashboard: {len(queries)} queries, all with data")
