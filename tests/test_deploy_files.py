@@ -7,6 +7,7 @@ fly.json, railway.json with docs.railway.com/config-as-code/reference.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -196,6 +197,12 @@ def test_only_the_proxy_is_open_and_only_it_is_believed() -> None:
     assert set(web["networks"]) == {"rag-network", "edge"}
     assert list(proxy["networks"]) == ["edge"]
     assert web["environment"]["ENVIRONMENT"] == "${ENVIRONMENT:-production}"
+    # Docker gives the others addresses that aren't the proxy's.
+    (pool,) = TLS["networks"]["edge"]["ipam"]["config"]
+    default = {name: re.sub(r"^.*:-|\}$", "", value) for name, value in pool.items()}
+    fixed = ipaddress.ip_address(re.sub(r"^.*:-|\}$", "", address))
+    assert fixed in ipaddress.ip_network(default["subnet"])
+    assert fixed not in ipaddress.ip_network(default["ip_range"])
 
 
 def test_the_proxy_is_hardened_and_pinned() -> None:
