@@ -130,6 +130,28 @@ def targets() -> list[tuple[str, str]]:
     return re.findall(r"^([a-z-]+):.*?## (.+)$", makefile.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def checkpoints_table() -> str:
+    """The checkpoints of the image check, under a line that counts them."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        from imagecheck.checkpoints import ALL
+    finally:
+        sys.path.pop(0)
+
+    n_exceptions = sum(bool(each.exception) for each in ALL)
+    head = f"**{len(ALL) - n_exceptions} of {len(ALL)} pass, {n_exceptions} are exceptions.**\n\n"
+    rows = [
+        (
+            each.id,
+            each.title,
+            f"exception: {each.exception}" if each.exception else "pass",
+            ", ".join(f"`{name}`" for name in each.how),
+        )
+        for each in ALL
+    ]
+    return head + table(("Id", "Checkpoint", "Result", "Held by"), rows)
+
+
 def _first_paragraph(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
@@ -140,6 +162,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "routes": routes_table,
     "commands": commands_table,
     "targets": targets_table,
+    "checkpoints": checkpoints_table,
 }
 
 

@@ -37,3 +37,5 @@ lock requirements/compose-5.txt requirements/compose-5.in "$@"
 lock requirements/llm.txt requirements/llm.in --no-deps "$@"
 # Linters of the shell scripts, the Dockerfile and the compose file.
 lock requirements/lint.txt requirements/lint.in "$@"
+# What checks the image and its files: make image-check.
+lock requirements/image.txt requirements/image.in "$@"
