@@ -20,8 +20,11 @@ OFFLINE = ("-q", "--disable-telemetry", "--skip-version-check", "--skip-check-up
 IGNORED = ROOT / "tests/container/trivyignore.yaml"
 STRUCTURE = ROOT / "tests/container/structure.yaml"
 LOWEST_EFFICIENCY = "0.95"
-# compose-lint's findings that stand, each with its reason in checkpoint C14.
-COMPOSE_ACCEPTED = {("CL-0004", "web"), ("CL-0004", "worker")}
+# compose-lint's findings that stand, with the reasons of checkpoints C14 (:latest) and C15.
+COMPOSE_ACCEPTED = {
+    *(("CL-0004", name) for name in ("web", "worker", "exporter")),
+    *((rule, "exporter") for rule in ("CL-0001", "CL-0018")),
+}
 
 
 def hadolint(subject: Subject) -> list[str]:

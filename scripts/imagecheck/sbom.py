@@ -11,14 +11,13 @@ from typing import Any
 
 from imagecheck.subject import Subject, ToolError
 
-# Installed, then deleted by the Dockerfile: declared by onnxruntime, used by its tools only.
-LEFT_OUT = frozenset({"flatbuffers", "packaging", "protobuf"})
 # What the metadata of a package doesn't say, or says in words of its own.
 LICENCES = {
     "apsw": "LicenseRef-any-OSI",  # Any licence that the OSI approved, as the receiver likes.
     "async-timeout": "Apache-2.0",
     "onnxruntime": "MIT",
     "pathspec": "MPL-2.0",
+    "protobuf": "BSD-3-Clause",
     "pypdfium2": "BSD-3-Clause AND Apache-2.0",
     "shellingham": "ISC",
     "uvloop": "MIT",
@@ -140,11 +139,15 @@ def problems_of(bill: dict[str, Any], subject: Subject) -> list[str]:
 def locked(subject: Subject, python: str) -> list[tuple[str, str]]:
     """The packages of requirements.txt that Linux with that Python installs, and their versions."""
     found = []
+    # Installed, then deleted by the Dockerfile with their metadata: `rm -rf NAME NAME-*`.
+    left_out = {
+        normal(name) for name in re.findall(r"\s([a-z0-9_]+)-\*", subject.text("Dockerfile"))
+    }
     pattern = r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==(\S+)(?: ; ([^\\\n]*))?"
     for name, version, marker in re.findall(
         pattern, subject.text("requirements.txt"), re.MULTILINE
     ):
-        if normal(name) not in LEFT_OUT and holds(marker, python):
+        if normal(name) not in left_out and holds(marker, python):
             found.append((normal(name), version))
     return found
 

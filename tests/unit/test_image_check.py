@@ -178,6 +178,33 @@ def test_a_broken_file_is_noticed(
     assert said in "\n".join(problems)
 
 
+SOCKET = "/var/run/docker.sock:/var/run/docker.sock:ro"
+EXPORTER: dict[str, Any] = {
+    "profiles": ["monitoring"], "networks": ["monitoring"],
+    "volumes": ["${DOCKER_SOCKET:-/var/run/docker.sock}:/var/run/docker.sock:ro"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "is_fine"),
+    [
+        ("exporter", {}, True),
+        ("web", {}, False),
+        ("exporter", {"profiles": []}, False),
+        ("exporter", {"networks": ["monitoring", "rag-network"]}, False),
+        ("exporter", {"ports": ["9101:9101"]}, False),
+        ("exporter", {"volumes": [SOCKET.removesuffix(":ro")]}, False),
+        ("exporter", {"volumes": [{"source": "/etc", "target": "/x"}]}, False),
+        ("exporter", {"volumes": ["${HOME_OF_ALL:-/home}:/home"]}, False),
+    ],
+)
+def test_one_service_may_have_the_socket(name: str, changed: dict[str, Any], is_fine: bool) -> None:
+    """The exporter alone, in its profile, on its own network, read-only and unpublished."""
+    subject = Subject(ROOT)
+    subject.__dict__["compose"] = {"services": {name: EXPORTER | changed}}
+    assert (compose.nothing_of_the_host(subject) == []) is is_fine
+
+
 def test_manifests_need_checks_once_they_come(tree: Path) -> None:
     """The exceptions for Kubernetes end when there are manifests."""
     assert kubernetes.absent(Subject(tree)) == []
@@ -327,6 +354,7 @@ def one_package(tmp_path: Path) -> Subject:
         "colorama==1 ; sys_platform == 'win32' \\\n    --hash=sha256:0\n"
         "async-timeout==1 ; python_full_version < '3.11' \\\n    --hash=sha256:0\n"
     )
+    (tmp_path / "Dockerfile").write_text("RUN rm -rf packaging packaging-*\n", encoding="utf-8")
     (tmp_path / "requirements.txt").write_text(lock, encoding="utf-8")
     status = (
         "Package: dash\nStatus: install ok installed\nVersion: 0.5\n\n"
