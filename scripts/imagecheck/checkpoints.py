@@ -172,7 +172,7 @@ COMPOSE = (
                files=(compose.nothing_of_the_host,), programs=(programs.compose_lint,),
                exception="The exporter of the monitoring profile, off by default, has Docker's "
                          "socket: it is where containers' numbers are. It has a network apart, no "
-                         "capability and no published port. Nothing else has anything of the host."),
+                         "capability, no published port. Nothing else has anything of the host."),
     Checkpoint("C16", "A named volume, declared, at Redis's /data; data survive down and up",
                files=(compose.redis_volume,),
                tests=("test_down_and_up_keeps_the_documents_and_the_cache",)),
