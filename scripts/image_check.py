@@ -77,6 +77,8 @@ def main() -> int:
     else:
         if "image" in asked.levels:
             print(f"\n{size_line(subject)}")
+        n_tested = sum(bool(outcome.checkpoint.tests) for outcome in outcomes)
+        print(f"{n_tested} have more to them, which `make test-container` shows on a whole stack")
         print(f"{summary(outcomes)} ({time.monotonic() - began:.0f} s)")
     return 1 if any(outcome.status == FAIL for outcome in outcomes) else 0
 

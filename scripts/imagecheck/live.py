@@ -12,7 +12,7 @@ HARDENED = (
     "--read-only", "--tmpfs", "/tmp:size=16m", "--cap-drop", "ALL", "--network", "none",
     "--security-opt", "no-new-privileges", "--memory", "2g", "--pids-limit", "256",
 )  # fmt: skip
-HEALTHY_SECONDS = 30.0
+HEALTHY_SECONDS = 90.0
 GRACE_SECONDS = 20
 SIGTERM = 15
 UNHEALTHY = 1

@@ -53,13 +53,16 @@ def differences(first: Build, second: Build) -> list[str]:
     ]
 
 
-def build_twice(subject: Subject) -> list[Build]:
-    """The checkout built without a cache, by BuildKit and by the classic builder."""
+def build_twice(subject: Subject, *, keep: bool = False) -> list[Build]:
+    """The checkout built without a cache, by BuildKit and by the classic builder.
+
+    With `keep` the layers stay, for a later build to use; else what was built is removed.
+    """
     builds = []
     for buildkit in (True, False):
         tag = f"{subject.image}-{'buildkit' if buildkit else 'classic'}"
         builds.append(build(subject, tag, buildkit=buildkit))
-        run(["docker", "rmi", tag], check=False)
+        run(["docker", "rmi", *(["--no-prune"] if keep else []), tag], check=False)
     return builds
 
 

@@ -82,7 +82,8 @@ class Subject:
     def shipped(self) -> list[Instruction]:
         """The instructions whose results are in the image: the last stage, and those below it."""
         names = {stage_name(stage): stage for stage in self.stages}
-        found, stage = [], self.stages[-1] if self.stages else []
+        found: list[Instruction] = []
+        stage = self.stages[-1] if self.stages else []
         while stage:
             found = [*stage[1:], *found]
             stage = names.get(stage[0].rest.split()[0], [])
@@ -160,14 +161,16 @@ def run(
     environment: dict[str, str] | None = None,
 ) -> Ran:
     """Run a program; a failure raises `ToolError` with what it said, unless `check` is false."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True, text=True, errors="replace",
-        timeout=timeout_seconds, cwd=cwd, env=environment, check=False,
-    )  # fmt: skip
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", check=False,
+            timeout=timeout_seconds, cwd=cwd, env=environment,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise ToolError(f"{' '.join(words)}: {exc}") from exc
     if check and done.returncode != 0:
-        words = " ".join(str(word) for word in command)
-        raise ToolError(f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+        raise ToolError(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
 
 

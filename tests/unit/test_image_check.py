@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from imagecheck import compose, dockerfile, environment, image, kubernetes, rebuild, runner, sbom
 from imagecheck.checkpoints import ALL, LEVELS, Checkpoint
-from imagecheck.subject import Check, Entry, Subject, ToolError, entries, parse_dockerfile
+from imagecheck.subject import Check, Entry, Subject, ToolError, entries, parse_dockerfile, run
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (
@@ -452,6 +452,21 @@ def test_a_check_that_cannot_run_fails() -> None:
     assert [o.status for o in outcomes] == ["FAIL", "FAIL", "pass", "exception"]
     assert runner.summary(outcomes) == "1 of 4 pass, 1 exceptions, 2 fail; left out: builds"
     assert runs == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["/nowhere/at/all"], "No such file"),
+        (["sleep", "5"], "timed out"),
+        (["sh", "-c", "echo why >&2; exit 3"], "exit 3\n\nwhy"),
+    ],
+)
+def test_a_program_that_breaks_off_is_an_error(command: list[str], said: str) -> None:
+    """A missing, slow or failing program says so in one kind of error."""
+    with pytest.raises(ToolError) as caught:
+        run(command, timeout_seconds=0.5)
+    assert said in str(caught.value)
 
 
 def test_a_dockerfile_is_parsed() -> None:
