@@ -206,6 +206,28 @@ def _shortened(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
+def checkpoints_table() -> str:
+    """The checkpoints of the image check, under a line that counts them."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        from imagecheck.checkpoints import ALL
+    finally:
+        sys.path.pop(0)
+
+    n_exceptions = sum(bool(each.exception) for each in ALL)
+    head = f"**{len(ALL) - n_exceptions} of {len(ALL)} pass, {n_exceptions} are exceptions.**\n\n"
+    rows = [
+        (
+            each.id,
+            each.title,
+            f"exception: {each.exception}" if each.exception else "pass",
+            ", ".join(f"`{name}`" for name in each.how),
+        )
+        for each in ALL
+    ]
+    return head + table(("Id", "Checkpoint", "Result", "Held by"), rows)
+
+
 def _first_paragraph(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
@@ -219,6 +241,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "targets": targets_table,
     "checks": checks_table,
     "failures": failures_text,
+    "checkpoints": checkpoints_table,
 }
 
 

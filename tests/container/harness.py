@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpx2
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "rag-api:test"
+IMAGE = os.environ.get("RAGDOCK_TEST_IMAGE", "rag-api:test")
 # Who the containers run as, and so who must own their data directory.
 UID = GID = 1000
 # What the image is built from.
