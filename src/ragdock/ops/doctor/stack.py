@@ -21,9 +21,11 @@ __all__ = [
     "Container",
     "compose_command",
     "containers",
+    "default_project",
     "dig",
     "each",
     "folder",
+    "has_compose_file",
     "in_folder",
     "items",
     "numbers",
@@ -151,6 +153,8 @@ def containers(world: World) -> list[Container]:
     if found := [one for one in _inspect(world, {"label": [label]}) if one.service in SERVICES]:
         projects = {one.project for one in found}
         return [one for name in sorted(projects) for one in project_containers(world, name)]
+    if has_compose_file(world):
+        return project_containers(world, default_project(folder(world)))
     found = _inspect(world, {"label": [f"org.opencontainers.image.title={TITLE}"]})
     projects = {one.project for one in found if one.project}
     alone = [one for one in found if not one.project]
@@ -191,6 +195,15 @@ def folder(world: World) -> str:
 def in_folder(world: World, name: str) -> str:
     """The path of a file beside `docker-compose.yml`."""
     return f"{folder(world).rstrip('/')}/{name}"
+
+
+def has_compose_file(world: World) -> bool:
+    """Whether the doctor was run in a stack's folder."""
+    try:
+        world.stat(in_folder(world, "docker-compose.yml"))
+    except WorldError:
+        return False
+    return True
 
 
 def default_project(directory: str) -> str:

@@ -10,7 +10,16 @@ from typing import Any, Final
 from ragdock.ops.doctor.mending import OVERRIDE, declared_in, override, set_variables, up
 from ragdock.ops.doctor.model import Check, Evidence, Finding, Scope, Status
 from ragdock.ops.doctor.owners import free_port_after, listeners, owner_of
-from ragdock.ops.doctor.stack import Container, containers, dig, each, in_folder, items, texts
+from ragdock.ops.doctor.stack import (
+    Container,
+    containers,
+    dig,
+    each,
+    has_compose_file,
+    in_folder,
+    items,
+    texts,
+)
 from ragdock.ops.doctor.world import World, WorldError
 
 __all__ = ["CHECKS"]
@@ -86,9 +95,7 @@ def _would_be_refused(world: World, ours: list[Container]) -> Finding | None:
     """Before anything was started: whether the port of `.env` is free."""
     if any(one.service == "web" for one in ours):
         return None
-    try:
-        world.stat(in_folder(world, "docker-compose.yml"))
-    except WorldError:
+    if not has_compose_file(world):
         return None
     port = int(_variable(world, "WEB_PORT") or 8000)
     address = _variable(world, "WEB_BIND") or "127.0.0.1"

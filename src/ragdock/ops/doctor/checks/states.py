@@ -13,7 +13,7 @@ from ragdock.ops.doctor.stack import (
     compose_command,
     containers,
     each,
-    in_folder,
+    has_compose_file,
     numbers,
     seconds_of,
 )
@@ -69,11 +69,8 @@ def _runs(world: World) -> list[Finding]:
 
 def _nothing_runs(world: World) -> Finding:
     place = world.environ().get("COMPOSE_PROJECT_NAME") or world.environ().get("PWD", "")
-    try:
-        world.stat(in_folder(world, "docker-compose.yml"))
-        fix: tuple[str, ...] = (up(world),)
-    except WorldError:
-        fix = ("# In the folder of docker-compose.yml:", up(world))
+    here = has_compose_file(world)
+    fix = (up(world),) if here else ("# In the folder of docker-compose.yml:", up(world))
     return Finding(
         Status.WARN,
         "no container of ragdock runs, nor did one end here",
@@ -251,12 +248,13 @@ def _restarts(world: World, one: Container) -> Finding | None:
     )
     if not looping:
         return None
+    times = f"{count} restart{'s' * (count != 1)}"
     lines = last_lines(world, one, 8)
     text = "\n".join(lines)
     reason = next((said for pattern, said in _REASONS if re.search(pattern, text)), "")
     return Finding(
         Status.FAIL,
-        f"starts over and over: {count} restarts, exit code {one.get('State', 'ExitCode')}",
+        f"starts over and over: {times}, exit code {one.get('State', 'ExitCode')}",
         one.name,
         {
             "restarts": count,
