@@ -8,6 +8,7 @@ from typing import Any, Final
 from ragdock.ops.doctor.history import events_of, killed_for_memory, last_lines
 from ragdock.ops.doctor.mending import override, set_variables, up
 from ragdock.ops.doctor.model import Check, Finding, Scope, Status
+from ragdock.ops.doctor.place import our_servers
 from ragdock.ops.doctor.stack import (
     Container,
     compose_command,
@@ -16,6 +17,7 @@ from ragdock.ops.doctor.stack import (
     has_compose_file,
     numbers,
     seconds_of,
+    variable,
 )
 from ragdock.ops.doctor.world import World, WorldError
 
@@ -39,7 +41,7 @@ _REASONS: Final = (
     (r"exec format error", "The program is for another processor: see D14."),
     (r"[Aa]ddress already in use", "Two processes want the same port in the container."),
     (r"No space left on device", "The disk is full: see D09."),
-    (r"must be|Unset it|is not a valid", "A setting is wrong: the log names it."),
+    (r"Input should be|must be|Unset it", "A setting is wrong: the log names it."),
 )  # fmt: skip
 
 
@@ -47,6 +49,10 @@ def _runs(world: World) -> list[Finding]:
     """D00."""
     ours = containers(world)
     if not ours:
+        bare = [server for server in our_servers(world) if not server.inside]
+        if bare:
+            said = f"ragdock runs without Docker, as process {bare[0].pid}"
+            return [Finding(Status.OK, said)]
         return [_nothing_runs(world)]
     found = [finding for one in ours if (finding := _state(world, one))]
     services = {one.service for one in ours}
@@ -63,7 +69,7 @@ def _runs(world: World) -> list[Finding]:
                 fix=(up(world, ours[0]),),
             )
         )
-    running = ", ".join(f"{one.service or one.name}" for one in ours)
+    running = ", ".join(one.service or one.name for one in ours if one.running)
     return found or [Finding(Status.OK, f"running: {running}")]
 
 
@@ -263,11 +269,16 @@ def _restarts(world: World, one: Container) -> Finding | None:
             "log": lines,
         },
         reason or "It ends soon after each start; its last lines say why.",
-        (
-            f"docker logs --tail 50 {one.name}",
-            f"# Mend what it says, then: {up(world, one, '--force-recreate', one.service)}",
-        ),
+        _after_loop(world, one, text),
     )
+
+
+def _after_loop(world: World, one: Container, text: str) -> tuple[str, ...]:
+    named = re.search(r"Error: ([A-Z][A-Z0-9_]+)=", text)
+    if named and variable(world, named[1]):
+        return (f"sed -i '/^{named[1]}=/d' .env", up(world, one))
+    again = up(world, one, "--force-recreate", one.service).rstrip()
+    return (f"docker logs --tail 50 {one.name}", f"# Mend what it says, then: {again}")
 
 
 CHECKS: Final = (
