@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import httpx2
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "rag-api:test"
+# Another name keeps two runs on one engine apart.
+IMAGE = os.environ.get("RAGDOCK_TEST_IMAGE", "rag-api:test")
 # Who the containers run as, and so who must own their data directory.
 UID = GID = 1000
 # What the image is built from.
@@ -57,10 +58,12 @@ def run(
     check: bool = True,
     cwd: Path | None = None,
     stdin: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [str(word) for word in command],
         input=stdin,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=timeout_seconds,
