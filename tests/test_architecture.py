@@ -228,7 +228,9 @@ def test_the_environment_is_read_in_settings_only() -> None:
     for path in modules():
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"):
-                found.add(relative(path))
+                # The doctor's `world.environ()` is the answer of a world, live or recorded.
+                if not (isinstance(node.value, ast.Name) and node.value.id == "world"):
+                    found.add(relative(path))
             if isinstance(node, ast.ImportFrom) and node.module == "os":
                 found |= {relative(path) for a in node.names if a.name in ("environ", "getenv")}
     assert found <= ENVIRONMENT_READERS.keys()
