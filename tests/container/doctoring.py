@@ -15,7 +15,7 @@ from typing import Any
 from harness import COMPOSE_PROGRAMS, ROOT, CommandError, Stack, inspect, run
 
 DOCTOR = (sys.executable, "-m", "ragdock", "doctor", "--json")
-INSIDE = ("exec", "-T", "web", "ragdock", "doctor", "--json")
+INSIDE = ("ragdock", "doctor", "--json")
 # Answers as ragdock's `/health` does, in a fraction of the time that ragdock takes to start.
 SERVER = """
 import http.server, os
@@ -114,12 +114,14 @@ class Patient:
             timeout_seconds=300,
         )
 
-    def examine(self, *options: str, inside: bool = False, **variables: str) -> dict[str, Any]:
-        """The doctor's report, from the host or from inside of `web`."""
+    def examine(
+        self, *options: str, inside: bool = False, name: str = "web", **variables: str
+    ) -> dict[str, Any]:
+        """The doctor's report, from the host or from inside of a service."""
         command = [*DOCTOR, *options]
         if inside:
             compose = COMPOSE_PROGRAMS[self.stack.version]
-            command = [*compose, "-p", self.stack.project, *INSIDE, *options]
+            command = [*compose, "exec", "-T", name, *INSIDE, *options]
         environment = {**self.environment, **variables}
         done = run(command, cwd=self.stack.directory, check=False, environment=environment)
         if done.returncode not in (0, 1) or not done.stdout.startswith("{"):
