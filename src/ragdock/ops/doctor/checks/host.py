@@ -163,11 +163,12 @@ def _threads(world: World) -> list[Finding]:
     version = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
     if version >= CLONE3 or len(version) < 3:
         return [Finding(Status.OK, f"Engine {text} lets programs of today start threads")]
-    broken = [
-        one.name
-        for one in containers(world)
-        if "can't start new thread" in "\n".join(last_lines(world, one, 30))
-    ]
+    try:
+        ours = containers(world)
+    except WorldError:
+        ours = []
+    said = {one.name: "\n".join(last_lines(world, one, 30)) for one in ours}
+    broken = [name for name, log in said.items() if "can't start new thread" in log]
     return [
         Finding(
             Status.FAIL if broken else Status.WARN,

@@ -135,9 +135,6 @@ def _proc(one: Container) -> str:
 
 
 def _listen_everywhere(world: World, one: Container) -> tuple[str, ...]:
-    for name in (declared_in(world, one, "RAG_HOST"),):
-        if name:
-            return (f"sed -i 's/RAG_HOST\\([=:] *\\).*/RAG_HOST\\10.0.0.0/' {name}", up(world, one))
     if "--host" in (words := texts(one.get("Config", "Cmd"))):
         command = [word for word in words if not re.match(r"--host|127\.|localhost", word)]
         line = ", ".join(f'"{word}"' for word in command)

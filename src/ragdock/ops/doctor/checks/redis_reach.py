@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, elsewhere, place
+from ragdock.ops.doctor.place import is_inside
 from ragdock.ops.doctor.reading import fail, ok, read_or, settings, skip, warn
 from ragdock.ops.doctor.world import World, WorldError
 
@@ -51,8 +51,6 @@ def asked(world: World) -> Redis | list[Finding]:
 
     Raises `WorldError` when it doesn't answer, which R7 and R8 tell.
     """
-    if found := elsewhere(world):
-        return found
     if not settings(world).get("redis_host"):
         return skip("REDIS_HOST isn't set: ragdock caches in its own memory")
     # First, so that a Redis that hangs costs one time-out and not one a question.
@@ -64,7 +62,7 @@ def asked(world: World) -> Redis | list[Finding]:
             raise
     text = str(world.redis("INFO"))
     info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return Redis(world, info, place(world) is Place.CONTAINER)
+    return Redis(world, info, is_inside(world))
 
 
 def _refused(world: World) -> list[Finding]:
@@ -74,10 +72,10 @@ def _refused(world: World) -> list[Finding]:
         return error
     if error is None:
         return ok("Redis answers", **evidence)
-    if error.kind in ("unresolved", "unresolvable"):
+    if error.kind in ("unresolved", "unresolvable") or "no address in" in error.detail:
         return skip("the name has no address: see D38i")
     address = evidence["address"]
-    inside = place(world) is Place.CONTAINER
+    inside = is_inside(world)
     if inside and str(address).startswith(("localhost:", "127.", "::1:")):
         return skip("REDIS_HOST is this container itself: see D37i")
     if error.kind == "status":
@@ -119,8 +117,6 @@ def _refused(world: World) -> list[Finding]:
 
 def _ping(world: World) -> tuple[WorldError | list[Finding] | None, dict[str, Any]]:
     """The error that PING ended in, or why there is nothing to ask."""
-    if found := elsewhere(world):
-        return found, {}
     known = settings(world)
     if not known.get("redis_host"):
         return skip("REDIS_HOST isn't set: ragdock caches in its own memory"), {}
@@ -151,7 +147,7 @@ def _password(world: World) -> list[Finding]:
     superfluous = superfluous or "no password is set" in error.detail
     if not (wants or wrong or superfluous):
         return skip(f"Redis answers with another error: {error.detail[:80]}")
-    inside = place(world) is Place.CONTAINER
+    inside = is_inside(world)
     again = "docker-compose up -d" if inside else "# then restart ragdock"
     if superfluous:
         fix = ("# remove REDIS_PASSWORD from .env, or start Redis with --requirepass", again)

@@ -46,7 +46,9 @@ def _stops(world: World, one: Container) -> Finding | None:
 def _ignores(world: World, one: Container, killed: float | None) -> Finding | None:
     fields = _status(world, one)
     number = SIGNALS.get(str(one.get("Config", "StopSignal") or "SIGTERM"), 15)
-    caught = int(fields.get("SigCgt", ""), 16) >> (number - 1) & 1
+    # An init blocks all signals and waits for them, so they are blocked instead of caught.
+    handled = int(fields.get("SigCgt", ""), 16) | int(fields.get("SigBlk", "0"), 16)
+    caught = handled >> (number - 1) & 1
     # A process that isn't the first of its namespace dies of a signal that it doesn't handle.
     first = fields.get("NSpid", "1").split()[-1] == "1"
     if caught or not first:
