@@ -1,4 +1,4 @@
-"""A stack that is broken on purpose, and the doctor who looks at it from outside and from inside."""
+"""A stack that is broken on purpose, and the doctor who looks at it from outside and inside."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,6 @@ class Patient:
         (directory / "docker-compose.yml").write_text(text, encoding="utf-8")
         return cls(Stack(directory), report)
 
-    @property
-    def file(self) -> Path:
-        """Its compose file."""
-        return self.stack.directory / "docker-compose.yml"
-
     def up(self, *arguments: str, check: bool = True) -> None:
         self.stack.compose("up", "-d", *arguments, check=check, timeout_seconds=300)
 
@@ -151,13 +146,22 @@ class Patient:
         for name in names:
             check = self.check(name, inside=inside, **variables)
             assert check["status"] == "ok", check
-        seconds = time.monotonic() - self.began
-        self.report(f"doctor, {seconds:4.1f} s: {'; '.join(self.said)}")
+        if self.said:
+            seconds = time.monotonic() - self.began
+            self.report(f"doctor, {seconds:4.1f} s: {'; '.join(self.said)}")
+            self.said.clear()
 
     def begin(self) -> None:
         """From here on the time is measured."""
         self.began = time.monotonic()
         self.said.clear()
+
+    def edit(self, wrong: str, right: str, name: str = "docker-compose.yml") -> None:
+        """Change a file of the stack's folder, as a comment of a fix tells."""
+        path = self.stack.directory / name
+        text = path.read_text(encoding="utf-8")
+        assert wrong in text
+        path.write_text(text.replace(wrong, right), encoding="utf-8")
 
     def restore(self) -> None:
         """Forget what the doctor wrote."""

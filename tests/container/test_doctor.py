@@ -1,4 +1,4 @@
-"""`ragdock doctor` on the project's own stack: it finds what is broken, and what it says mends it."""
+"""`ragdock doctor` on the project's own stack: it finds what is broken, and its fix mends it."""
 
 from __future__ import annotations
 

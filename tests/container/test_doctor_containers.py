@@ -38,7 +38,7 @@ FAULTY = web(
     logging=None,
     read_only="true",
     ports='["127.0.0.1:${WEB_PORT}:8000"]',
-    healthcheck='{ test: ["CMD", "curl", "-f", "http://localhost:8000/"], interval: 1s, retries: 1 }',
+    healthcheck="{ test: [CMD, curl, -f, 'http://localhost:8000/'], interval: 1s, retries: 1 }",
     environment="\n      RAG_HOST: 127.0.0.1\n      REDIS_HOST: redis",
 )
 TIGHT = redis(
@@ -84,9 +84,13 @@ def faulty(faulty_stack: Patient) -> Patient:
 def test_a_log_without_bound(faulty: Patient) -> None:
     """D10 names the driver, its options and the log's size; the override bounds it."""
     finding = faulty.diagnose("D10", "warn")
-    assert finding["evidence"]["driver"] == "json-file"
-    assert finding["evidence"]["options"] == "{}"
-    assert finding["evidence"]["log_bytes"] >= 0
+    assert finding["subject"] == faulty.state()["Name"].lstrip("/")
+    size_bytes = Path(faulty.state()["LogPath"]).stat().st_size
+    assert finding["evidence"] == {
+        "driver": "json-file",
+        "max-size": None,
+        "largest_log_bytes": size_bytes,
+    }
     faulty.shell(*finding["fix"])
     assert "max-size" in faulty.state()["HostConfig"]["LogConfig"]["Config"]
     faulty.assert_green("D10")
@@ -147,8 +151,7 @@ def test_a_container_that_runs_as_root(faulty: Patient) -> None:
     assert finding["evidence"]["gid"] == 0
     assert int(finding["evidence"]["CapEff"], 16) > 0
     line = after(finding["fix"][0], "in docker-compose.yml, service web:")
-    text = faulty.file.read_text(encoding="utf-8").replace('user: "0:0"', line)
-    faulty.file.write_text(text, encoding="utf-8")
+    faulty.edit('user: "0:0"', line)
     faulty.shell(*finding["fix"])
     assert faulty.state()["Config"]["User"] == "1000:1000"
     faulty.assert_green("D28i", inside=True)
@@ -189,7 +192,8 @@ def test_a_container_out_of_memory(make: Make) -> None:
     assert finding["evidence"]["limit_bytes"] == 48 << 20
     assert patient.state()["State"]["ExitCode"] == 137
     patient.shell(*finding["fix"])
-    patient.assert_green("D20", "D00")
+    patient.assert_green("D20")
+    assert patient.state()["State"]["Running"] is True
 
 
 def test_a_worker_out_of_memory(make: Make) -> None:
@@ -217,15 +221,14 @@ def oom_kills(patient: Patient) -> str:
 
 
 def test_too_few_processes_allowed(make: Make) -> None:
-    """D21i tells the limit and how often a thread was refused; the comment says where to raise it."""
+    """D21i tells the limit and that a thread was refused; the comment says where to raise it."""
     patient = make("pids", web(THREADS, pids_limit="40"))
     wait_for("the refusal", lambda: int(tasks(patient, "pids.current")) < 20)
     finding = patient.diagnose("D21i", "warn", inside=True)
     assert finding["evidence"]["pids.max"] == 40
     assert finding["evidence"]["refused"] >= 1
     line = after(finding["fix"][0], "in docker-compose.yml, service web:")
-    text = faulty_line(patient, "pids_limit: 40", line)
-    patient.file.write_text(text, encoding="utf-8")
+    patient.edit("pids_limit: 40", line)
     patient.shell(*finding["fix"])
     assert patient.state()["HostConfig"]["PidsLimit"] == 512
     patient.assert_green("D21i", inside=True)
@@ -234,15 +237,11 @@ def test_too_few_processes_allowed(make: Make) -> None:
 def tasks(patient: Patient, name: str) -> str:
     shell = f"cat /sys/fs/cgroup/{name} 2> /dev/null || cat /sys/fs/cgroup/pids/{name}"
     found = docker("exec", patient.stack.container("web"), "sh", "-c", shell)
-    refused = docker("exec", patient.stack.container("web"), "sh", "-c", shell.replace(name, "pids.events"))
+    refused = docker(
+        "exec", patient.stack.container("web"), "sh", "-c", shell.replace(name, "pids.events")
+    )
     # Before the refusal the number is low as well.
     return found if refused != "max 0" else "99"
-
-
-def faulty_line(patient: Patient, wrong: str, right: str) -> str:
-    text = patient.file.read_text(encoding="utf-8")
-    assert wrong in text
-    return text.replace(wrong, right)
 
 
 # ---- Redis and networks --------------------------------------------------------------------------
@@ -266,9 +265,8 @@ def test_a_password_behind_a_health_check_that_lies(make: Make) -> None:
     assert finding["evidence"]["address"] == "redis:6379"
     assert finding["evidence"]["REDIS_PASSWORD"] == "not set"
     assert finding["evidence"]["error"].startswith("NOAUTH")
-    setting = after(finding["fix"][0], "in .env:").partition("=")[0]
-    patient.shell(f"echo {setting}=correct-horse >> .env", *finding["fix"])
-    patient.shell(*lie["fix"])
+    patient.shell(*(line.replace("changeme", "correct-horse") for line in lie["fix"]))
+    patient.shell(*finding["fix"])
     wait_for("a healthy Redis", lambda: patient.health("redis") == "healthy")
     patient.assert_green("D49")
     patient.assert_green("R8", inside=True)
@@ -298,7 +296,7 @@ def test_a_redis_that_cannot_write_its_snapshot(make: Make) -> None:
     store = patient.stack.directory / "store"
     run(["chown", "0:0", store])
     docker("exec", name, "redis-cli", "bgsave")
-    wait_for("the failure", lambda: "status:err" in info(name))
+    wait_for("the failure", lambda: "rdb_last_bgsave_status:err" in info(name))
     assert "MISCONF" in docker("exec", name, "redis-cli", "set", "key", "value")
     finding = patient.diagnose("R4", inside=True)
     assert finding["evidence"]["rdb_last_bgsave_status"] == "err"
@@ -306,7 +304,7 @@ def test_a_redis_that_cannot_write_its_snapshot(make: Make) -> None:
     assert finding["evidence"]["errorstat_MISCONF"] >= 1
     patient.shell(*finding["fix"])
     name = patient.stack.container("redis")
-    wait_for("the save", lambda: "status:ok" in info(name))
+    wait_for("the save", lambda: "rdb_last_bgsave_status:ok" in info(name))
     assert (store / "dump.rdb").exists()
     patient.assert_green("R4", inside=True)
 

@@ -27,7 +27,8 @@ _ASSIGNED: Final = re.compile(
     rf"""(?P<between>["']?(?:=|:[ \t]{{0,9}})[ \t]{{0,9}}){_VALUE}"""
 )
 _FLAG: Final = re.compile(
-    r"(?P<flag>--?(?:requirepass|masterauth|password|passwd|token|api-key|auth|a)[ =])" + _VALUE
+    r"(?<![\w-])(?P<flag>--?(?:requirepass|masterauth|password|passwd|token|api-key|auth|a)[ =])"
+    + _VALUE
 )
 _IN_URL: Final = re.compile(
     r"(?<![a-z0-9+.-])(?P<scheme>[a-z][a-z0-9+.-]{0,19}://[^\s:/@]{0,99}):(?P<value>[^\s@/]{1,999})@",

@@ -156,8 +156,8 @@ def _snapshots(redis: Redis) -> list[Finding]:
                 + ("" if stops == "no" else ", and refuses all writes because of that"),
                 f"It may not write {directory}, or the disk is full. Its log says which.",
                 (
-                    "docker-compose logs --tail 20 redis",
-                    f"docker-compose run --rm --user 0 --entrypoint chown redis -R 999 {directory}",
+                    redis.log,
+                    *redis.give(directory),
                     redis.cli("bgsave"),
                 ),
                 "rdb",

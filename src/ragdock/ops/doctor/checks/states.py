@@ -258,19 +258,28 @@ def _restarts(world: World, one: Container) -> Finding | None:
     lines = last_lines(world, one, 8)
     text = "\n".join(lines)
     reason = next((said for pattern, said in _REASONS if re.search(pattern, text)), "")
+    code = _last_exit_code(world, one)
     return Finding(
         Status.FAIL,
-        f"starts over and over: {times}, exit code {one.get('State', 'ExitCode')}",
+        f"starts over and over: {times}, exit code {'unknown' if code is None else code}",
         one.name,
         {
             "restarts": count,
-            "exit_code": one.get("State", "ExitCode"),
+            "exit_code": code,
             "started": str(one.get("State", "StartedAt")),
             "log": lines,
         },
         reason or "It ends soon after each start; its last lines say why.",
         _after_loop(world, one, text),
     )
+
+
+def _last_exit_code(world: World, one: Container) -> int | None:
+    """Of the end before; while the process runs again, the Engine's description says 0."""
+    if not one.running:
+        return int(numbers(one.get("State", "ExitCode")) or 0)
+    ends = events_of(world, one, "die")
+    return _exit_code(ends[-1]) if ends else None
 
 
 def _after_loop(world: World, one: Container, text: str) -> tuple[str, ...]:
