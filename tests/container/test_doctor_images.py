@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,7 @@ def test_an_image_for_another_processor(built: Patient, tmp_path: Path) -> None:
     assert evidence["host_architecture"] == docker("version", "-f", "{{.Server.Arch}}")
     built.shell(*finding["fix"])
     assert built.state()["State"]["Running"] is True
-    built.assert_green("D14", "D00")
+    built.assert_green("D14")
 
 
 # ---- the engine ----------------------------------------------------------------------------------
@@ -171,39 +170,28 @@ def use_context(config: Path, host: str) -> None:
 def test_a_user_who_may_not_use_docker(built: Patient) -> None:
     """D02 tells the user's groups and the socket's; a member of that group may."""
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    path = Path(host.removeprefix("unix://"))
-    found = path.stat()
-    if os.geteuid() != 0:
-        pytest.skip("only root may run the doctor as somebody else")
-    check = as_nobody(built, [])
+    found = Path(host.removeprefix("unix://")).stat()
+    check = as_nobody(host)
     assert check["status"] == "fail", check
     finding = check["findings"][0]
     built.said.append(f"D02 fail: {finding['summary']}")
-    assert finding["subject"] == str(path)
+    assert finding["subject"] == "/var/run/docker.sock"
     assert finding["evidence"]["uid"] == NOBODY
     assert finding["evidence"]["groups"] == [str(NOBODY)]
     assert finding["evidence"]["socket_gid"] == found.st_gid
     assert finding["evidence"]["socket_mode"] == f"{found.st_mode & 0o777:o}"
     assert finding["fix"][0] == 'sudo usermod -aG docker "$USER"'
-    # What that line and a new login give, without an entry in /etc/group.
-    check = as_nobody(built, [found.st_gid])
+    # What that line and a new login give.
+    check = as_nobody(host, "--group-add", str(found.st_gid))
     assert check["status"] == "ok", check
     built.assert_green("D02")
 
 
-def as_nobody(patient: Patient, groups: list[int]) -> dict[str, Any]:
-    """D02 as another user sees it, from a folder that everybody may enter."""
-    done = subprocess.run(
-        [*DOCTOR, "--only", "D02"],
-        env=patient.environment,
-        cwd="/",
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=groups,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout, done.stderr
+def as_nobody(host: str, *options: str) -> dict[str, Any]:
+    """D02 as a user sees it who isn't root; another may not even run this test's Python."""
+    socket_path = f"{host.removeprefix('unix://')}:/var/run/docker.sock"
+    user = ["--user", f"{NOBODY}:{NOBODY}", *options]
+    doctor = ["ragdock", "doctor", "--json", "--scope", "host", "--only", "D02"]
+    command = ["docker", "run", "--rm", *user, "-v", socket_path, IMAGE, *doctor]
+    done = run(command, check=False)
     return dict(json.loads(done.stdout)["checks"][0])

@@ -274,8 +274,8 @@ def _unpublish(world: World, one: Container, port: int, inner: str) -> tuple[str
     # A number, or a variable as in `${REDIS_PORT:-6379}:6379`.
     for text in (f"0.0.0.0:{port}:{inner}", f"{port}:{inner}", f"}}:{inner}"):
         if name := declared_in(world, one, text):
-            outer = r"(0\.0\.0\.0:)?([0-9]+|\$\{[^}]*\})"
-            edit = f"sed -i -E 's/{outer}:{inner}\\b/127.0.0.1:\\2:{inner}/' {name}"
+            outer = r"(^|[^0-9.:])(0\.0\.0\.0:)?([0-9]+|\$\{[^}]*\})"
+            edit = f"sed -i -E 's/{outer}:{inner}\\b/\\1127.0.0.1:\\3:{inner}/' {name}"
             return (edit, up(world, one))
     return (f"# Take `{port}:{inner}` out of the ports of {one.service}, then:", up(world, one))
 
