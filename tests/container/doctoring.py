@@ -156,6 +156,11 @@ class Patient:
         self.began = time.monotonic()
         self.said.clear()
 
+    def set(self, **values: str) -> None:
+        """Put variables into `.env`, until `restore`."""
+        with (self.stack.directory / ".env").open("a", encoding="utf-8") as file:
+            file.writelines(f"{name}={value}\n" for name, value in values.items())
+
     def edit(self, wrong: str, right: str, name: str = "docker-compose.yml") -> None:
         """Change a file of the stack's folder, as a comment of a fix tells."""
         path = self.stack.directory / name

@@ -40,7 +40,7 @@ COMPOSE_PROGRAMS = {
 }
 
 # Of the compose file's secrets, those that no test sets.
-UNUSED_SECRETS = ("llm_api_key", "embed_api_key")
+UNUSED_SECRETS = ("llm_api_key", "embed_api_key", "otlp_headers")
 
 # Read once: the fixture that guards tests from the caller's environment takes REDIS_* away.
 BASE_IMAGES = {
