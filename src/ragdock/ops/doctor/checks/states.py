@@ -34,10 +34,11 @@ _REQUIRED: Final = ("web", "redis")
 SETTLED_SECONDS: Final = 120.0
 MANY_RESTARTS: Final = 3
 
+NO_KEY: Final = "There is no API key"
 _REASONS: Final = (
     (r"chown|PermissionError|Permission denied", "It may not write where it must: see D30."),
     (r"Read-only file system|No usable temporary directory", "It writes where it can't: see D31."),
-    (r"no API key exists|without any key", "Outside development it wants an API key first."),
+    (NO_KEY, "Outside development it wants an API key first."),
     (r"exec format error", "The program is for another processor: see D14."),
     (r"[Aa]ddress already in use", "Two processes want the same port in the container."),
     (r"No space left on device", "The disk is full: see D09."),
@@ -286,6 +287,9 @@ def _after_loop(world: World, one: Container, text: str) -> tuple[str, ...]:
     named = re.search(r"Error: ([A-Z][A-Z0-9_]+)=", text)
     if named and variable(world, named[1]):
         return (f"sed -i '/^{named[1]}=/d' .env", up(world, one))
+    if NO_KEY in text and one.service:
+        make = f"run --rm {one.service} ragdock keys create --name admin --rights admin"
+        return (f"{compose_command(world, one)} {make}", up(world, one))
     again = up(world, one, "--force-recreate", one.service).rstrip()
     return (f"docker logs --tail 50 {one.name}", f"# Mend what it says, then: {again}")
 
