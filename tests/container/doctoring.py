@@ -78,6 +78,7 @@ class Patient:
     report: Callable[[str], None]
     began: float = field(default_factory=time.monotonic)
     said: list[str] = field(default_factory=list)
+    closed: bool = False
 
     def __post_init__(self) -> None:
         # Lines which a container prints can't name the project.
@@ -100,14 +101,14 @@ class Patient:
     def up(self, *arguments: str, check: bool = True) -> None:
         self.stack.compose("up", "-d", *arguments, check=check, timeout_seconds=300)
 
-    def shell(self, *lines: str) -> None:
+    def shell(self, *lines: str) -> str:
         """Run lines as if they were pasted into a shell in the stack's folder, comments and all."""
-        run(
+        return run(
             ["sh", "-e", "-c", "\n".join(lines)],
             cwd=self.stack.directory,
             environment=self.environment,
             timeout_seconds=300,
-        )
+        ).stdout
 
     def examine(
         self, *options: str, inside: bool = False, name: str = "web", **variables: str
@@ -183,4 +184,7 @@ class Patient:
         return str(self.state(name)["State"].get("Health", {}).get("Status", ""))
 
     def close(self) -> None:
-        self.stack.compose("down", "-v", "-t", "1", "--remove-orphans", check=False)
+        """Remove the stack, once."""
+        if not self.closed:
+            self.closed = True
+            self.stack.compose("down", "-v", "-t", "1", "--remove-orphans", check=False)

@@ -46,6 +46,8 @@ TIGHT = redis(
     "interval: 1s, timeout: 1s, retries: 2 }"
 )
 
+DISK_BYTES = 8 << 20
+
 Make = Callable[..., Patient]
 
 
@@ -59,8 +61,9 @@ def make(
     """Makes stacks of small services; all are removed in the end."""
     made: list[Patient] = []
 
-    def make_one(name: str, *services: str) -> Patient:
-        made.append(Patient.of(tmp_path_factory.mktemp("doctor") / name, report, *services))
+    def make_one(name: str, *services: str, directory: Path | None = None) -> Patient:
+        directory = directory or tmp_path_factory.mktemp("doctor") / name
+        made.append(Patient.of(directory, report, *services))
         made[-1].up(check=False)
         return made[-1]
 
@@ -242,6 +245,33 @@ def tasks(patient: Patient, name: str) -> str:
     )
     # Before the refusal the number is low as well.
     return found if refused != "max 0" else "99"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "ragdock-test", str(tmp_path)]
+    if run(mount, check=False).returncode != 0:
+        pytest.skip("no small disk: mounting a tmpfs needs root")
+    yield tmp_path
+    run(["umount", "-l", tmp_path])
+
+
+def test_a_disk_that_is_full(make: Make, small_disk: Path) -> None:
+    """D09 tells the free bytes of the stack's own disk, and its fix lists what is largest."""
+    patient = make("full", web(SLEEPER), directory=small_disk / "full")
+    try:
+        dump = patient.stack.directory / "dump"
+        dump.write_bytes(bytes(DISK_BYTES * 97 // 100))
+        finding = patient.diagnose("D09")
+        assert finding["evidence"]["path"] == str(patient.stack.directory)
+        assert finding["evidence"]["size_bytes"] == DISK_BYTES
+        assert finding["evidence"]["free_bytes"] < DISK_BYTES * 0.05
+        assert "./dump" in patient.shell(*finding["fix"])
+        dump.unlink()
+        patient.assert_green("D09")
+    finally:
+        patient.close()
 
 
 # ---- Redis and networks --------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def _snapshots(redis: Redis) -> list[Finding]:
         "errorstat_MISCONF": _count(redis.info.get("errorstat_MISCONF", "")),
     }
     if status == "err":
-        directory = evidence["dir"] or "/data"
+        directory = str(evidence["dir"] or "/data")
         return [
             (warn if stops == "no" else fail)(
                 "Redis can't write its snapshot"
