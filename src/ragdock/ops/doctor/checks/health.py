@@ -40,15 +40,18 @@ def _test(one: Container) -> str:
     return " ".join(texts(one.get("Config", "Healthcheck", "Test"))[1:])
 
 
-def _restated(world: World, one: Container) -> tuple[str, ...]:
-    """A health check that works, in an override."""
+def _restated(world: World, one: Container, *, secret: bool = False) -> tuple[str, ...]:
+    """A health check that works, in an override; with the password of a Redis that wants one."""
     if one.is_ours:
         test = OURS
     elif one.service == "redis":
         test = REDIS
     else:
         return ("# Use a program in its health check that the image has.", up(world, one))
-    return override(world, one, ["healthcheck:", f"  {test}", *(f"  {line}" for line in TIMES)])
+    lines = ["healthcheck:", f"  {test}", *(f"  {line}" for line in TIMES)]
+    if secret and "REDISCLI_AUTH" not in one.environment():
+        lines.append('environment: { REDISCLI_AUTH: "${REDIS_PASSWORD:-}" }')
+    return override(world, one, lines)
 
 
 def _has_its_tool(world: World, one: Container) -> Finding | None:
@@ -142,7 +145,7 @@ def _tells_the_truth(world: World, one: Container) -> Finding | None:
             "output": _output(refused[-1]) if refused else "",
         },
         "`redis-cli ping` exits with 0 even when it prints NOAUTH or an error.",
-        (*(_PASSWORD if refused else ()), *_restated(world, one)),
+        (*(_PASSWORD if refused else ()), *_restated(world, one, secret=bool(refused))),
     )
 
 

@@ -149,15 +149,15 @@ def _snapshots(redis: Redis) -> list[Finding]:
         "errorstat_MISCONF": _count(redis.info.get("errorstat_MISCONF", "")),
     }
     if status == "err":
-        directory = evidence["dir"] or "/data"
+        directory = str(evidence["dir"] or "/data")
         return [
             (warn if stops == "no" else fail)(
                 "Redis can't write its snapshot"
                 + ("" if stops == "no" else ", and refuses all writes because of that"),
                 f"It may not write {directory}, or the disk is full. Its log says which.",
                 (
-                    "docker-compose logs --tail 20 redis",
-                    f"docker-compose run --rm --user 0 --entrypoint chown redis -R 999 {directory}",
+                    redis.log,
+                    *redis.give(directory),
                     redis.cli("bgsave"),
                 ),
                 "rdb",

@@ -43,7 +43,28 @@ class Redis:
     def cli(self, *words: str) -> str:
         """A line that gives Redis a command."""
         line = " ".join(["redis-cli", *words])
-        return f"docker-compose exec redis {line}" if self.inside else line
+        return f"docker-compose exec -T redis {line}" if self.inside else line
+
+    @property
+    def log(self) -> str:
+        """A line that shows the end of its log."""
+        if self.inside:
+            return "docker-compose logs --tail 20 redis"
+        return "journalctl -u redis-server -n 20 --no-pager"
+
+    def give(self, directory: str) -> tuple[str, ...]:
+        """Lines that make it the owner of its directory.
+
+        `docker-compose run` would keep `cap_drop: [ALL]`, and chown needs a capability.
+        """
+        if not self.inside:
+            return (f"sudo chown -R redis: {directory}",)
+        image = "$(docker inspect -f '{{.Config.Image}}' \"$redis\")"
+        return (
+            "redis=$(docker-compose ps -q redis)",
+            f'docker run --rm --user 0 --entrypoint chown --volumes-from "$redis" "{image}" '
+            f"-R 999 {directory}",
+        )
 
 
 def asked(world: World) -> Redis | list[Finding]:
