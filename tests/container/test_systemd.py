@@ -107,7 +107,7 @@ def test_the_smoke_test_passes_on_the_bare_machine(
     machine: Machine, report: Callable[[str], None]
 ) -> None:
     """The unit, with all its locks, serves what the container serves."""
-    assert machine.show("MemoryDenyWriteExecute") == "yes"
+    assert machine.show("ProtectSystem") == "strict"
     said = machine.do("ragdock-ctl", "smoke", "--strict")
     assert "works; 14 steps" in said
     assert machine.show("User") == "ragdock"

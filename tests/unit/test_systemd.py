@@ -51,6 +51,7 @@ def test_units_are_as_shut_in_as_the_container(name: str) -> None:
     }.items():
         assert unit[key] == [value], key
     assert "ProcSubset" not in unit, "ONNX Runtime reads /proc/cpuinfo"
+    assert "MemoryDenyWriteExecute" not in unit, "no PDF could be parsed"
     calls = " ".join(unit["SystemCallFilter"])
     # The parsers' processes close these doors behind them.
     for call in ("seccomp", "landlock_create_ruleset", "landlock_restrict_self"):
