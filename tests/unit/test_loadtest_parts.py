@@ -25,7 +25,7 @@ from ragdock.types import Hit
 from scripted_server import Reply, problem, scripted_server
 
 TEXT = "Ferries carry passengers. They carry freight."
-HIT = Hit(1, "d", "d.md", "", None, 0, len(TEXT), TEXT, "", {}, None, None, 1.0)
+HIT = Hit(1, "d", "d.md", "", None, "", 0, len(TEXT), TEXT, "", {}, None, None, 1.0)
 
 
 # ---- the mix ---------------------------------------------------------------------------------
