@@ -155,7 +155,7 @@ def test_it_stops_in_time_comes_back_and_gives_up_on_a_wrong_setting(machine: Ma
     assert time.monotonic() - started < 15
     machine.wait_ready()
     before = machine.show("MainPID")
-    machine.do("kill", "-9", before)
+    machine.do("bash", "-c", f"kill -9 {before}")
     wait_for("a new process", lambda: machine.show("MainPID") not in (before, "0") or None)
     machine.wait_ready()
     machine.do("bash", "-c", "echo RAG_TOP_K=many >> /etc/ragdock/ragdock.env")
