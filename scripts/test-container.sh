@@ -3,6 +3,7 @@
 # Arguments go to pytest: scripts/test-container.sh -x, or a file: ... tests/container/test_image.py
 # An engine from an earlier `eval "$(scripts/engine.sh start)"` is used and left running.
 # PYTHON names the interpreter with the packages of requirements/dev.txt.
+# RAGDOCK_TEST_IMAGE names the image that is built, so that two runs can share an engine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

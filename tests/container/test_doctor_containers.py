@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from doctoring import SERVER, SLEEPER, Patient, after, redis, web
-from harness import docker, run, wait_for
+from harness import container, docker, free_port, run, wait_for
 
 MEMORY_HOG = "hold = b'x' * (300 << 20); import time; time.sleep(3600)"
 WORKER_HOG = """
@@ -38,7 +38,8 @@ FAULTY = web(
     logging=None,
     read_only="true",
     ports='["127.0.0.1:${WEB_PORT}:8000"]',
-    healthcheck="{ test: [CMD, curl, -f, 'http://localhost:8000/'], interval: 1s, retries: 1 }",
+    healthcheck="{ test: [CMD, curl, -f, 'http://localhost:8000/'], interval: 1s, retries: 1, "
+    "start_period: 1s }",
     environment="\n      RAG_HOST: 127.0.0.1\n      REDIS_HOST: redis",
 )
 TIGHT = redis(
@@ -303,6 +304,26 @@ def test_a_password_behind_a_health_check_that_lies(make: Make) -> None:
     assert "correct-horse" not in str((lie, finding, patient.examine()))
 
 
+def test_a_redis_that_is_full(make: Make) -> None:
+    """R2 tells how much memory is used of how much and that nothing may be evicted."""
+    patient = make("memory", web(SLEEPER, environment="{ REDIS_HOST: redis }"), redis())
+    name = patient.stack.container("redis")
+    limit_bytes = 4 << 20
+    docker("exec", name, "redis-cli", "config", "set", "maxmemory", str(limit_bytes))
+    fill = "for i = 1, 1500 do redis.call('set', 'k' .. i, string.rep('x', 4096)) end"
+    docker("exec", name, "redis-cli", "eval", fill, "0")
+    assert "OOM command not allowed" in docker("exec", name, "redis-cli", "set", "one", "more")
+    finding = patient.diagnose("R2", inside=True)
+    evidence = finding["evidence"]
+    assert evidence["maxmemory"] == limit_bytes
+    assert evidence["used_memory"] > 0.95 * limit_bytes
+    assert evidence["maxmemory_policy"] == "noeviction"
+    assert evidence["errorstat_OOM"] >= 1
+    patient.shell(*finding["fix"])
+    assert docker("exec", name, "redis-cli", "set", "one", "more") == "OK"
+    patient.assert_green("R2", inside=True)
+
+
 def test_a_redis_that_is_published(make: Make) -> None:
     """D41 tells address and port; afterwards only the loopback has it."""
     patient = make("published", web(SLEEPER), redis(ports='["${WEB_PORT}:6379"]'))
@@ -365,3 +386,20 @@ def test_services_on_different_networks(make: Make) -> None:
     patient.shell(*finding["fix"])
     patient.assert_green("D38")
     patient.assert_green("D38i", "R7", inside=True)
+
+
+def test_a_port_that_another_container_has(make: Make, image: str) -> None:
+    """D35 names the container; when that is stopped, as the comment says, the stack starts."""
+    patient = make("port", web(SERVER, ports='["127.0.0.1:${WEB_PORT}:8000"]'))
+    port = free_port()
+    with container("-p", f"127.0.0.1:{port}:9", "--init", image, "sleep", "600") as owner:
+        name = docker("inspect", "-f", "{{.Name}}", owner).lstrip("/")
+        patient.set(WEB_PORT=str(port))
+        patient.up(check=False)
+        finding = patient.diagnose("D35")
+        assert finding["evidence"]["owner"] == f"container {name}"
+        assert finding["evidence"]["port"] == port
+        patient.shell(after(finding["fix"][-1], f"or keep {port}:"))
+        bound = patient.state()["NetworkSettings"]["Ports"]["8000/tcp"]
+        assert [place["HostPort"] for place in bound] == [str(port)]
+        patient.assert_green("D35")

@@ -18,7 +18,7 @@ _NO_TOOL: Final = re.compile(
     r"executable file not found|: not found|no such file or directory", re.IGNORECASE
 )
 _TOO_LONG: Final = re.compile(r"Health check exceeded timeout", re.IGNORECASE)
-TIMES: Final = ["interval: 10s", "timeout: 5s", "retries: 3", "start_period: 30s"]
+TIMES: Final = ["interval: 5s", "timeout: 5s", "retries: 3", "start_period: 30s"]
 OURS: Final = 'test: ["CMD", "python", "m3_1_dockerize.py", "--health"]'
 REDIS: Final = 'test: ["CMD-SHELL", "redis-cli ping | grep -q PONG"]'
 _PASSWORD: Final = (
