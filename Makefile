@@ -92,6 +92,9 @@ chaos: $(VENV)/.dev ## 2,000 documents under 200 kills, a full disk, a jumping c
 bench: $(VENV)/.dev models/manifest.json ## Measure speed beside its floors and ceilings
 	@$(RUN) bench.run
 
+sizing-constants: $(VENV)/.dev models/manifest.json ## Measure what `ragdock sizing` computes with; JSON (3 minutes)
+	@$(RUN) loadtest.constants
+
 EVAL ?=
 eval: $(VENV)/.base models/manifest.json ## Measure retrieval on the samples, or on a BEIR-form set: EVAL=DIR
 	@RAG_MODEL_DIR=models $(RUN) ragdock eval $(EVAL)

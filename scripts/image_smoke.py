@@ -38,7 +38,8 @@ DOCX_SENTENCE = "The museum of clocks is closed on Tuesdays."
 TRACING = """
 import sys
 import redis
-assert "opentelemetry.sdk" not in sys.modules, "redis-py has found OpenTelemetry's SDK"
+found = [name for name in sys.modules if name.startswith("opentelemetry.sdk.")]
+assert not found, f"redis-py has found OpenTelemetry's SDK: {found}"
 from contextvars import ContextVar
 from ragdock.adapters.metrics.null import NullMetrics
 from ragdock.adapters.tracing.otel import OtelTracer

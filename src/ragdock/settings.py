@@ -375,14 +375,6 @@ class Settings(BaseSettings):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/") if value else None
 
-    @property
-    def traces_url(self) -> str | None:
-        """Where traces are sent to; None when nothing is traced."""
-        if self.otel_traces_exporter == "none":
-            return None
-        base = self.otlp_endpoint
-        return self.otlp_traces_endpoint or (f"{base}/v1/traces" if base else None)
-
 
 _PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*(@)")
 

@@ -15,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ragdock.adapters.tracing.otel import OtelTracer
+from ragdock.bootstrap.parts import traces_url_of
 from ragdock.errors import ConfigurationError
 from support.embeddings_server import serve_embeddings
 from support.llm_server import LlmServer
@@ -156,7 +157,7 @@ def test_errors_and_probes(collector: OtlpServer, tmp_path: Path) -> None:
 
 
 def test_no_content_leaves_by_a_trace(collector: OtlpServer, tmp_path: Path) -> None:
-    """Questions, texts, ids, file names and secrets are in no span, in no attribute, in no event."""
+    """Questions, texts, ids, file names and secrets are in no span and no attribute."""
     with (
         LlmServer() as llm,
         serving(
@@ -325,10 +326,11 @@ def test_where_traces_go(tmp_path: Path) -> None:
     """The base URL gets the standard's path, the traces' own URL none; `none` means nowhere."""
     base = {"otlp_endpoint": "http://c:4318/"}
     own = {"otlp_traces_endpoint": "http://d:1/x"}
-    assert make_settings(tmp_path).traces_url is None
-    assert make_settings(tmp_path, **base).traces_url == "http://c:4318/v1/traces"
-    assert make_settings(tmp_path, **base, **own).traces_url == "http://d:1/x"
-    assert make_settings(tmp_path, **base, otel_traces_exporter="none").traces_url is None
+    off = {"otel_traces_exporter": "none"}
+    assert traces_url_of(make_settings(tmp_path)) is None
+    assert traces_url_of(make_settings(tmp_path, **base)) == "http://c:4318/v1/traces"
+    assert traces_url_of(make_settings(tmp_path, **base, **own)) == "http://d:1/x"
+    assert traces_url_of(make_settings(tmp_path, **base, **off)) is None
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ __all__ = [
     "profile_of",
     "store_of",
     "tracer_of",
+    "traces_url_of",
     "url_reader_of",
 ]
 
@@ -84,10 +85,22 @@ def index_of(settings: Settings, embedder: Embedder) -> str:
     return fingerprint_of(embedder.id, embedder.dim, chunker, settings.chunk_tokens)
 
 
+def traces_url_of(settings: Settings) -> str | None:
+    """Where traces are sent to; None when nothing is traced."""
+    if settings.otel_traces_exporter == "none":
+        return None
+    base = settings.otlp_endpoint
+    return settings.otlp_traces_endpoint or (f"{base}/v1/traces" if base else None)
+
+
 def tracer_of(settings: Settings, metrics: Metrics) -> Tracer:
-    url = settings.traces_url
+    url = traces_url_of(settings)
     if url is None:
         return NullTracer()
+    log.info(
+        "requests are traced",
+        extra={"protocol": settings.otlp_protocol, "sampler": settings.otel_traces_sampler},
+    )
     # Imported when wanted: the SDK and its exporter take half a second and 17 MB of memory.
     from ragdock.adapters.tracing.otel import OtelTracer
 

@@ -85,7 +85,9 @@ def _scopes(place: Place, world: World) -> frozenset[Scope]:
     from ragdock.ops.doctor.model import Scope
     from ragdock.ops.doctor.report import where_to_look
 
-    return where_to_look(world) if place == "auto" else frozenset({Scope(place)})
+    if place == "auto":
+        return where_to_look(world)
+    return frozenset({Scope.HOST} if place == "host" else {Scope.INSIDE, Scope.BOTH})
 
 
 def _split(names: list[str] | None) -> list[str]:

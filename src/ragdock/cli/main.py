@@ -14,6 +14,7 @@ import typer
 
 from ragdock import __version__
 from ragdock.cli import (
+    advise,
     audit,
     doctor,
     documents,
@@ -26,6 +27,7 @@ from ragdock.cli import (
     reindex,
     server,
     smoke,
+    sizing,
     tools,
     transfer,
     worker,
@@ -75,6 +77,8 @@ keeping.register(app)
 reindex.register(app)
 transfer.register(app)
 smoke.register(app)
+advise.register(app)
+sizing.register(app)
 tools.register(app)
 doctor.register(app)
 add_key_file(app)

@@ -11,6 +11,7 @@ from ragdock import __version__
 from ragdock.cli.client import Api
 from ragdock.cli.options import DEFAULT_URL, JsonOutput, Url
 from ragdock.cli.output import emit, emit_json, emit_table
+from ragdock.cli.privileges import RunAs, become
 
 __all__ = ["register"]
 
@@ -37,6 +38,7 @@ def serve(
         bool | None,
         typer.Option("--samples/--no-samples", help="Ingest the sample corpus [RAG_SAMPLES]."),
     ] = None,
+    run_as: RunAs = None,
 ) -> None:
     """Run the server. Settings come from the environment and .env; options win."""
     from ragdock.settings import Settings
@@ -49,6 +51,8 @@ def serve(
         "samples": samples,
     }
     settings = Settings.load(**{key: value for key, value in options.items() if value is not None})
+    if run_as is not None:
+        become(run_as, settings.data_dir)
     from ragdock.api.server import run
 
     run(settings)

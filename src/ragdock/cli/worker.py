@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import typer
 
+from ragdock.cli.privileges import RunAs, become
 from ragdock.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def worker(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where the store lives [RAG_DATA_DIR].")
     ] = None,
+    run_as: RunAs = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Process documents, beside servers with RAG_INGEST=false or instead of them."""
@@ -65,6 +67,8 @@ def worker(
 
     options = {"workers": processes, "host": host, "data_dir": data_dir}
     settings = Settings.load(**{key: value for key, value in options.items() if value is not None})
+    if run_as is not None:
+        become(run_as, settings.data_dir)
     if settings.workers > 1:
         _supervise(settings, port)
     else:

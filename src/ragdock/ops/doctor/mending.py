@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ragdock.ops.doctor.stack import Container, compose_command, folder, in_folder
 from ragdock.ops.doctor.world import World, WorldError
 
-__all__ = ["OVERRIDE", "compose_files", "declared_in", "override", "set_variables", "sudo", "up"]
+__all__ = [
+    "OVERRIDE",
+    "add_file",
+    "compose_files",
+    "declared_in",
+    "override",
+    "set_variables",
+    "sudo",
+    "up",
+]
 
-OVERRIDE = "docker-compose.override.yml"
-MENDED = "docker-compose.doctor.yml"
+OVERRIDE: Final = "docker-compose.override.yml"
+MENDED: Final = "docker-compose.doctor-"
 
 
 def sudo(world: World) -> str:
@@ -64,28 +74,27 @@ def declared_in(world: World, container: Container, text: str) -> str:
 
 
 def override(world: World, container: Container, body: Sequence[str]) -> tuple[str, ...]:
-    """Say something else about the container's service, in a file that compose adds to the others.
+    """Say something else about the container's service, in one more file of compose's."""
+    service = container.service or "web"
+    topic = f"{service}-{body[0].split(':')[0]}"
+    lines = ["services:", f"  {service}:", *(f"    {line}" for line in body)]
+    return add_file(world, container, topic, lines)
 
-    Nobody's file is overwritten: where there is an override already, COMPOSE_FILE in `.env` names
-    one more.
+
+def add_file(
+    world: World, container: Container, topic: str, lines: Sequence[str]
+) -> tuple[str, ...]:
+    """Write one more compose file and have compose read it too.
+
+    Nobody's file is changed, and what several checks write lies side by side: COMPOSE_FILE in
+    `.env` takes up all that are there when the line runs.
     """
-    files = compose_files(world, container)
-    try:
-        world.stat(f"{_where(world, container)}/{OVERRIDE}")
-    except WorldError:
-        target = OVERRIDE
-    else:
-        target = MENDED
-    lines = [
-        f"cat > {target} <<'END'",
-        "services:",
-        f"  {container.service or 'web'}:",
-        *(f"    {line}" for line in body),
+    own = [name for name in compose_files(world, container) if not name.startswith(MENDED)]
+    names = " ".join([*own, f"{MENDED}*.yml"])
+    return (
+        f"cat > {MENDED}{topic}.yml <<'END'",
+        *lines,
         "END",
-    ]
-    if target == MENDED:
-        if OVERRIDE not in files:
-            files = [*files, OVERRIDE]
-        names = ":".join(dict.fromkeys([*files, MENDED]))
-        lines.append(f"echo COMPOSE_FILE={names} >> .env")
-    return (*lines, up(world, None if target == MENDED else container))
+        f"echo COMPOSE_FILE=$(echo {names} | tr ' ' ':') >> .env",
+        f"{compose_command(world, container, files=False)} up -d",
+    )

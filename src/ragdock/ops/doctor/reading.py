@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -14,6 +15,7 @@ __all__ = [
     "Cpu",
     "Listener",
     "Memory",
+    "can_write",
     "cpu",
     "fail",
     "fields_of",
@@ -27,6 +29,8 @@ __all__ = [
     "read_or",
     "settings",
     "skip",
+    "stat_of",
+    "status_id",
     "warn",
 ]
 
@@ -243,3 +247,29 @@ def mount_of(world: World, path: str) -> tuple[str, str, frozenset[str]]:
         if inside and len(point) >= len(best[0]):
             best = (point, more[0], frozenset([*words[5].split(","), *more[2].split(",")]))
     return best
+
+
+def can_write(world: World, path: str) -> bool:
+    """Whether a file can be made there; not where nothing is."""
+    try:
+        return world.writable(path)
+    except WorldError:
+        return False
+
+
+def stat_of(world: World, path: str) -> FileStat | None:
+    """Of the path, or None when it isn't there."""
+    try:
+        return world.stat(path)
+    except WorldError as exc:
+        if exc.kind == "absent":
+            return None
+        raise
+
+
+def status_id(status: str, name: str) -> int:
+    """The effective number of `Uid` or `Gid` in the text of /proc/<pid>/status."""
+    found = re.search(rf"^{name}:\s+\d+\s+(\d+)", status, re.MULTILINE)
+    if not found:
+        raise WorldError("unsupported", f"/proc/1/status names no {name}")
+    return int(found[1])

@@ -13,7 +13,10 @@ _SECRET_NAME: Final = re.compile(
 )
 # Paths of secrets, and names that only sound like one.
 _HARMLESS: Final = re.compile(
-    r"_FILE$|^(?:RAGDOCK_KEY_FILE|PATH|GPG_KEY|SandboxKey|.*_KEYS?_(?:NAME|ID))$", re.IGNORECASE
+    r"_FILE$|^(?:RAGDOCK_KEY_FILE|PATH|GPG_KEY|SandboxKey|.*_KEYS?_(?:NAME|ID))$"
+    # Counts that Redis tells of itself: `db0:keys=3`, `evicted_keys:12`, `keyspace_hits:7`.
+    r"|^(?:keys|(?:evicted|expired)_keys|keyspace_\w+)$",
+    re.IGNORECASE,
 )
 _ASSIGNED: Final = re.compile(
     r"""(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<between>["']?(?:=|:[ \t]*)[ \t]*)"""
@@ -112,8 +115,9 @@ class Redactor:
 
     def _scrub(self, value: Any, name: str = "") -> Any:
         if isinstance(value, str):
-            if "=" in value and is_secret(value.partition("=")[0]):
-                head, _, tail = value.partition("=")
+            head, equals, tail = value.partition("=")
+            # A variable; a longer text that mentions a key somewhere before an = is none.
+            if equals and head.isidentifier() and is_secret(head):
                 return f"{head}={mask(tail)}"
             return mask(value) if is_secret(name) and " " not in name else self.text(value)
         if isinstance(value, list):

@@ -11,6 +11,7 @@ from typing import Any, Final
 from ragdock import __version__
 from ragdock.ops.doctor.model import Check, Finding, Scope, Status
 from ragdock.ops.doctor.place import is_inside
+from ragdock.ops.doctor.stack import containers
 from ragdock.ops.doctor.world import World, WorldError
 
 __all__ = ["SCHEMA", "Report", "Result", "examine", "where_to_look"]
@@ -22,6 +23,7 @@ _WORST_FIRST: Final = (Status.FAIL, Status.WARN, Status.OK, Status.SKIP)
 _SKIPPED: Final = {
     Scope.HOST: "looks at containers from outside: run `ragdock doctor` on the host",
     Scope.INSIDE: "looks from inside: `docker-compose exec web ragdock doctor`",
+    Scope.BOTH: "ragdock runs in containers: `docker-compose exec web ragdock doctor`",
 }
 
 
@@ -123,7 +125,7 @@ def _rank(finding: Finding) -> int:
 
 
 def _findings(check: Check, world: World, scopes: frozenset[Scope]) -> list[Finding]:
-    if check.scope is not Scope.BOTH and check.scope not in scopes:
+    if check.scope not in scopes:
         return [Finding(Status.SKIP, _SKIPPED[check.scope])]
     try:
         found = check.look(world)
@@ -141,11 +143,22 @@ def _findings(check: Check, world: World, scopes: frozenset[Scope]) -> list[Find
 
 
 def where_to_look(world: World) -> frozenset[Scope]:
-    """Inside of a container from inside, and through the Engine API where that answers too."""
+    """From where the checks make sense here.
+
+    `BOTH` are those of ragdock's own settings and data: in a container, or on a machine where it
+    runs as a process. On the host of a stack the settings are those of the containers.
+    """
     if not is_inside(world):
-        return frozenset({Scope.HOST})
+        return frozenset({Scope.HOST} if _has_stack(world) else {Scope.HOST, Scope.BOTH})
     try:
         world.engine("/version")
     except WorldError:
-        return frozenset({Scope.INSIDE})
-    return frozenset({Scope.INSIDE, Scope.HOST})
+        return frozenset({Scope.INSIDE, Scope.BOTH})
+    return frozenset({Scope.INSIDE, Scope.HOST, Scope.BOTH})
+
+
+def _has_stack(world: World) -> bool:
+    try:
+        return any(one.service for one in containers(world))
+    except WorldError:
+        return False

@@ -21,15 +21,18 @@ __all__ = [
     "Container",
     "compose_command",
     "containers",
+    "default_project",
     "dig",
     "each",
     "folder",
+    "has_compose_file",
     "in_folder",
     "items",
     "numbers",
     "project_containers",
     "seconds_of",
     "texts",
+    "variable",
 ]
 
 SERVICES: Final = frozenset({"web", "worker", "redis"})
@@ -151,6 +154,8 @@ def containers(world: World) -> list[Container]:
     if found := [one for one in _inspect(world, {"label": [label]}) if one.service in SERVICES]:
         projects = {one.project for one in found}
         return [one for name in sorted(projects) for one in project_containers(world, name)]
+    if has_compose_file(world):
+        return project_containers(world, default_project(folder(world)))
     found = _inspect(world, {"label": [f"org.opencontainers.image.title={TITLE}"]})
     projects = {one.project for one in found if one.project}
     alone = [one for one in found if not one.project]
@@ -158,14 +163,7 @@ def containers(world: World) -> list[Container]:
 
 
 def _named_project(world: World) -> str:
-    if name := world.environ().get("COMPOSE_PROJECT_NAME"):
-        return name
-    try:
-        text = world.read(in_folder(world, ".env"))
-    except WorldError:
-        return ""
-    found = re.findall(r"^COMPOSE_PROJECT_NAME=['\"]?([\w-]+)", text, re.MULTILINE)
-    return str(found[-1]) if found else ""
+    return world.environ().get("COMPOSE_PROJECT_NAME") or variable(world, "COMPOSE_PROJECT_NAME")
 
 
 def _inspect(world: World, filters: dict[str, list[str]]) -> list[Container]:
@@ -193,14 +191,26 @@ def in_folder(world: World, name: str) -> str:
     return f"{folder(world).rstrip('/')}/{name}"
 
 
+def has_compose_file(world: World) -> bool:
+    """Whether the doctor was run in a stack's folder."""
+    try:
+        world.stat(in_folder(world, "docker-compose.yml"))
+    except WorldError:
+        return False
+    return True
+
+
 def default_project(directory: str) -> str:
     """The name that compose gives to the project of a directory."""
     name = directory.rstrip("/").rpartition("/")[2].lower()
     return re.sub(r"^[^a-z0-9]+|[^a-z0-9_-]", "", name)
 
 
-def compose_command(world: World, container: Container | None = None) -> str:
-    """What begins a line for compose, pasted in the stack's folder."""
+def compose_command(world: World, container: Container | None = None, *, files: bool = True) -> str:
+    """What begins a line for compose, pasted in the stack's folder.
+
+    `files=False` leaves out the `-f` that the stack was started with: COMPOSE_FILE names them.
+    """
     try:
         world.output("docker-compose", "version", "--short")
         program = "docker-compose"
@@ -210,13 +220,30 @@ def compose_command(world: World, container: Container | None = None) -> str:
     project = (container.project if container else "") or world.environ().get(
         "COMPOSE_PROJECT_NAME", ""
     )
-    files = container.label("project.config_files").split(",") if container else []
-    names = [name.rpartition("/")[2] for name in files if name]
-    usual = {"docker-compose.yml", "docker-compose.override.yml"}
-    options = [f"-f {name}" for name in names if not set(names) <= usual]
-    if project and project != default_project(place):
+    options = _file_options(world, container, place) if container and files else []
+    if project and project not in (default_project(place), variable(world, "COMPOSE_PROJECT_NAME")):
         options.append(f"-p {project}")
     return " ".join([program, *options])
+
+
+def _file_options(world: World, container: Container, place: str) -> list[str]:
+    """The `-f` without which compose would read other files."""
+    labels = container.label("project.config_files").split(",")
+    names = [name.rpartition("/")[2] for name in labels if name]
+    usual = variable(world, "COMPOSE_FILE", place).split(":")
+    if names == usual or set(names) <= {"docker-compose.yml", "docker-compose.override.yml"}:
+        return []
+    return [f"-f {name}" for name in names]
+
+
+def variable(world: World, name: str, place: str = "") -> str:
+    """What `.env` in the stack's folder says last about a variable, or ""."""
+    try:
+        text = world.read(f"{place}/.env" if place else in_folder(world, ".env"))
+    except WorldError:
+        return ""
+    found = re.findall(rf"^{name}=['\"]?([^\s'\"#]*)", text, re.MULTILINE)
+    return str(found[-1]) if found else ""
 
 
 def each(

@@ -289,18 +289,38 @@ def _order(world: World) -> list[Finding]:
     """D42."""
     ours = containers(world)
     by_service = {one.service: one for one in ours if one.service}
+    if not by_service:
+        return [Finding(Status.SKIP, "no container of this project: see D00")]
     found = []
-    for one in ours:
-        for service in _waits_for(world, one):
-            other = by_service.get(service)
-            if other is not None and (finding := _never_healthy(world, one, other)):
+    for service in sorted({*by_service, *_required_services(world)}):
+        for awaited in _waits_for(world, service, by_service.get(service)):
+            other = by_service.get(awaited)
+            if other is None:
+                continue
+            if finding := _never_healthy(world, service, by_service.get(service), other):
                 found.append(finding)
     return found or [Finding(Status.OK, "whoever is waited for can become healthy")]
 
 
-def _waits_for(world: World, one: Container) -> set[str]:
+def _required_services(world: World) -> set[str]:
+    """The services of the files that start without a profile."""
+    found: set[str] = set()
+    try:
+        files = _files(world)
+    except WorldError:
+        return found
+    for text in files.values():
+        lines = outline(text)
+        names = {
+            line.path[1] for line in lines if line.path[0] == "services" and len(line.path) == 2
+        }
+        found |= {n for n in names if not any(line.path[1:] == (n, "profiles") for line in lines)}
+    return found
+
+
+def _waits_for(world: World, service: str, one: Container | None) -> set[str]:
     """The services that must be healthy before it starts."""
-    label = one.label("depends_on")
+    label = one.label("depends_on") if one is not None else ""
     found = set(re.findall(r"([\w-]+):service_healthy", label))
     if found or label:
         return found
@@ -310,14 +330,16 @@ def _waits_for(world: World, one: Container) -> set[str]:
         return set()
     for text in files.values():
         lines = outline(text)
-        for line in children(lines, "services", one.service, "depends_on"):
+        for line in children(lines, "services", service, "depends_on"):
             conditions = [line.value, *(sub.value for sub in children(lines, *line.path))]
             if any("service_healthy" in value for value in conditions):
                 found.add(line.path[-1])
     return found
 
 
-def _never_healthy(world: World, one: Container, other: Container) -> Finding | None:
+def _never_healthy(
+    world: World, service: str, one: Container | None, other: Container
+) -> Finding | None:
     test = other.get("Config", "Healthcheck", "Test")
     has_check = isinstance(test, list) and bool(test) and test[0] != "NONE"
     status = other.get("State", "Health", "Status")
@@ -325,28 +347,28 @@ def _never_healthy(world: World, one: Container, other: Container) -> Finding | 
         "waits_for": other.service,
         "healthcheck": has_check,
         "status": str(status),
-        "state": str(one.get("State", "Status")),
+        "state": str(one.get("State", "Status")) if one else "never made",
     }
     if not has_check:
         return Finding(
             Status.FAIL,
             f"waits for {other.service} to be healthy, which has no health check",
-            one.name,
+            one.name if one else service,
             evidence,
             "Nothing ever says that it is healthy, so compose gives up.",
             override(world, other, _probe(other)),
         )
-    if status == "unhealthy" and not one.running:
+    if status == "unhealthy" and not (one and one.running):
         return Finding(
             Status.FAIL,
             f"isn't started, because {other.service} is unhealthy",
-            one.name,
+            one.name if one else service,
             evidence,
             "depends_on waits for health, and that never came.",
             (
                 f"docker logs --tail 50 {other.name}",
-                f"{compose_command(world, one)} restart {other.service}",
-                up(world, one),
+                f"{compose_command(world, other)} restart {other.service}",
+                up(world, other),
             ),
         )
     return None

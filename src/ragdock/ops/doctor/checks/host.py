@@ -6,13 +6,12 @@ import re
 from typing import Any, Final
 
 from ragdock.ops.doctor.history import last_lines
-from ragdock.ops.doctor.mending import override, sudo
-from ragdock.ops.doctor.model import Check, Evidence, Finding, Scope, Status
+from ragdock.ops.doctor.mending import add_file, sudo
+from ragdock.ops.doctor.model import Check, Finding, Scope, Status
 from ragdock.ops.doctor.stack import (
     Container,
     containers,
     dig,
-    each,
     folder,
     items,
     numbers,
@@ -93,30 +92,46 @@ def _reclaimable(world: World) -> dict[str, int]:
     }
 
 
-def _log_growth(world: World, one: Container) -> Finding | None:
+def _log_growth(world: World) -> list[Finding]:
     """D10."""
-    kind = one.get("HostConfig", "LogConfig", "Type")
+    ours = containers(world)
+    if not ours:
+        return [Finding(Status.SKIP, "no container of this project: see D00")]
+    sizes = {one.name: _log_size(world, one) for one in ours if _grows(one)}
+    if not sizes:
+        return [Finding(Status.OK, f"{len(ours)} container{'s' * (len(ours) != 1)}, bounded logs")]
+    services = sorted({one.service for one in ours if one.name in sizes and one.service})
+    logging = "    logging: { driver: json-file, options: { max-size: 10m, max-file: '3' } }"
+    lines = ["services:", *(line for name in services for line in (f"  {name}:", logging))]
+    largest = max(sizes.values())
+    return [
+        Finding(
+            Status.FAIL if largest > LARGE_LOG else Status.WARN,
+            f"logs grow without bound; the largest has {largest / GIB:.1f} GiB"
+            if largest > LARGE_LOG
+            else "logs grow without bound",
+            ", ".join(sizes),
+            {"driver": "json-file", "max-size": None, "largest_log_bytes": largest},
+            "The driver json-file keeps everything unless it is given max-size.",
+            add_file(world, ours[0], "logging", lines)
+            if services
+            else ("# Start it with --log-opt max-size=10m --log-opt max-file=3",),
+        )
+    ]
+
+
+def _grows(one: Container) -> bool:
     options = one.get("HostConfig", "LogConfig", "Config")
     bounded = isinstance(options, dict) and "max-size" in options
-    if kind not in ("json-file", "", None) or bounded:
-        return None
-    path, size = str(one.get("LogPath") or ""), None
-    if path:
-        try:
-            size = world.stat(path).size_bytes
-        except WorldError:
-            size = None
-    evidence: Evidence = {"driver": kind, "options": str(options or {}), "log_bytes": size}
-    logging = "{ driver: json-file, options: { max-size: 10m, max-file: '3' } }"
-    return Finding(
-        Status.FAIL if (size or 0) > LARGE_LOG else Status.WARN,
-        "its log grows without bound"
-        + (f" and has {size / GIB:.1f} GiB" if size and size > LARGE_LOG else ""),
-        one.name,
-        evidence,
-        "The driver json-file keeps everything unless it is given max-size.",
-        override(world, one, [f"logging: {logging}"]),
-    )
+    return one.get("HostConfig", "LogConfig", "Type") == "json-file" and not bounded
+
+
+def _log_size(world: World, one: Container) -> int:
+    """Bytes; 0 when only root may know."""
+    try:
+        return world.stat(str(one.get("LogPath") or "")).size_bytes
+    except WorldError:
+        return 0
 
 
 def _clock(world: World) -> list[Finding]:
@@ -187,7 +202,7 @@ CHECKS: Final = (
         "Logs are bounded",
         Scope.HOST,
         "the disk fills, and `docker system df` doesn't say by what",
-        each(_log_growth, "{n} container{s} with bounded logs"),
+        _log_growth,
     ),
     Check(
         "D11",

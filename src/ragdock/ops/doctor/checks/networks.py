@@ -7,10 +7,19 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ragdock.ops.doctor.mending import OVERRIDE, declared_in, override, set_variables, up
+from ragdock.ops.doctor.mending import add_file, declared_in, override, set_variables, up
 from ragdock.ops.doctor.model import Check, Evidence, Finding, Scope, Status
 from ragdock.ops.doctor.owners import free_port_after, listeners, owner_of
-from ragdock.ops.doctor.stack import Container, containers, dig, each, in_folder, items, texts
+from ragdock.ops.doctor.stack import (
+    Container,
+    containers,
+    dig,
+    each,
+    has_compose_file,
+    items,
+    texts,
+    variable,
+)
 from ragdock.ops.doctor.world import World, WorldError
 
 __all__ = ["CHECKS"]
@@ -86,28 +95,18 @@ def _would_be_refused(world: World, ours: list[Container]) -> Finding | None:
     """Before anything was started: whether the port of `.env` is free."""
     if any(one.service == "web" for one in ours):
         return None
-    try:
-        world.stat(in_folder(world, "docker-compose.yml"))
-    except WorldError:
+    if not has_compose_file(world):
         return None
-    port = int(_variable(world, "WEB_PORT") or 8000)
-    address = _variable(world, "WEB_BIND") or "127.0.0.1"
+    port = int(_setting(world, "WEB_PORT") or 8000)
+    address = _setting(world, "WEB_BIND") or "127.0.0.1"
     if not world.listens(address, port):
         return None
     return _taken(world, None, address, port, "(not tried yet)", "web")
 
 
-def _variable(world: World, name: str) -> str:
+def _setting(world: World, name: str) -> str:
     """What compose would take for a variable: of the shell, else of `.env`."""
-    if found := world.environ().get(name):
-        return found
-    try:
-        lines = re.findall(
-            rf"^{name}=['\"]?([^\s'\"#]*)", world.read(in_folder(world, ".env")), re.MULTILINE
-        )
-    except WorldError:
-        return ""
-    return str(lines[-1]) if lines else ""
+    return world.environ().get(name) or variable(world, name)
 
 
 # ---- the others ----------------------------------------------------------------------------------
@@ -311,25 +310,18 @@ def _routes(world: World) -> list[tuple[str, ipaddress.IPv4Network]]:
 
 
 def _clash(world: World, name: str, subnet: str, clashes: list[str]) -> Finding:
-    own = next((one for one in containers(world) if name in _networks(one)), None)
-    command = up(world, own)
-    down = command.replace(" up -d", " down")
-    short = name.removeprefix(f"{own.project}_") if own else name
+    own = next(one for one in containers(world) if name in _networks(one))
+    short = name.removeprefix(f"{own.project}_")
+    body = ["networks:", f"  {short}:", f"    ipam: {{ config: [{{ subnet: {_SPARE} }}] }}"]
+    *lines, again = add_file(world, own, f"{short}-ipam", body)
+    down = again.removesuffix(" up -d") + " down"
     return Finding(
         Status.FAIL,
         f"its subnet {subnet} lies over {clashes[0]}",
         name,
         {"subnet": subnet, "clashes": clashes},
         "Packets for those addresses go to the wrong network: a VPN's or another container's.",
-        (
-            f"cat >> {OVERRIDE} <<'END'",
-            "networks:",
-            f"  {short}:",
-            f"    ipam: {{ config: [{{ subnet: {_SPARE} }}] }}",
-            "END",
-            down,
-            command,
-        ),
+        (down, *lines, again),
     )
 
 

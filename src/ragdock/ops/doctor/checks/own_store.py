@@ -152,7 +152,7 @@ def _files(world: World) -> list[Finding]:
         if one["result"] in ("damaged", "unreadable"):
             problems.append(
                 fail(
-                    f"SQLite can't read {one['file']}: {one['said']}"[:120],
+                    f"SQLite can't read {one['file']}: {' '.join(one['said'].split())}"[:120],
                     "The file is damaged: a disk fault, a copy of a running server's file, or a "
                     "-wal file that was removed."
                     if one["result"] == "damaged"

@@ -56,7 +56,12 @@ def asked(world: World) -> Redis | list[Finding]:
     if not settings(world).get("redis_host"):
         return skip("REDIS_HOST isn't set: ragdock caches in its own memory")
     # First, so that a Redis that hangs costs one time-out and not one a question.
-    world.redis("PING")
+    try:
+        world.redis("PING")
+    except WorldError as exc:
+        # It answers PING so when it can't write its files, and the rest as ever.
+        if exc.kind != "status" or not exc.detail.startswith("MISCONF"):
+            raise
     text = str(world.redis("INFO"))
     info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     return Redis(world, info, place(world) is Place.CONTAINER)
@@ -73,6 +78,8 @@ def _refused(world: World) -> list[Finding]:
         return skip("the name has no address: see D38i")
     address = evidence["address"]
     inside = place(world) is Place.CONTAINER
+    if inside and str(address).startswith(("localhost:", "127.", "::1:")):
+        return skip("REDIS_HOST is this container itself: see D37i")
     if error.kind == "status":
         if not error.detail.startswith("DENIED"):
             return ok("Redis answers", **evidence)
@@ -136,6 +143,8 @@ def _password(world: World) -> list[Finding]:
         return ok("Redis takes the password" if known["redis_password"] else "Redis wants none")
     if error.kind != "status":
         return skip("Redis doesn't answer: see R7")
+    if error.detail.startswith("DENIED"):
+        return skip("Redis refuses this machine altogether: see R7")
     wants = error.detail.startswith("NOAUTH")
     wrong = error.detail.startswith("WRONGPASS") or "invalid password" in error.detail
     superfluous = "without any password configured" in error.detail
@@ -295,12 +304,14 @@ def _host(world: World) -> list[Finding]:
     }
     failed = "err" in (evidence["rdb_last_bgsave_status"], evidence["aof_last_bgrewrite_status"])
     large = redis.number("used_memory") > 0.4 * max(1.0, redis.number("total_system_memory"))
-    if overcommit in ("0", "2") and (failed or large):
+    # A save fails for other reasons as well, a directory above all: R4 tells those.
+    if (overcommit in ("0", "2") and large) or (overcommit == "2" and failed):
         return [
             warn(
                 "the kernel may refuse Redis the memory for its background save",
-                "A save forks, and with vm.overcommit_memory=0 the kernel wants as much free "
-                "memory again as Redis uses. The setting is the host's, not the container's.",
+                f"A save forks, and with vm.overcommit_memory={overcommit} the kernel wants as "
+                "much free memory again as Redis uses. The setting is the host's, not the "
+                "container's.",
                 (
                     "# on the host:",
                     "sudo sysctl vm.overcommit_memory=1",

@@ -8,14 +8,16 @@ from typing import Any, Final
 from ragdock.ops.doctor.history import events_of, killed_for_memory, last_lines
 from ragdock.ops.doctor.mending import override, set_variables, up
 from ragdock.ops.doctor.model import Check, Finding, Scope, Status
+from ragdock.ops.doctor.place import our_servers
 from ragdock.ops.doctor.stack import (
     Container,
     compose_command,
     containers,
     each,
-    in_folder,
+    has_compose_file,
     numbers,
     seconds_of,
+    variable,
 )
 from ragdock.ops.doctor.world import World, WorldError
 
@@ -39,7 +41,7 @@ _REASONS: Final = (
     (r"exec format error", "The program is for another processor: see D14."),
     (r"[Aa]ddress already in use", "Two processes want the same port in the container."),
     (r"No space left on device", "The disk is full: see D09."),
-    (r"must be|Unset it|is not a valid", "A setting is wrong: the log names it."),
+    (r"Input should be|must be|Unset it", "A setting is wrong: the log names it."),
 )  # fmt: skip
 
 
@@ -47,6 +49,10 @@ def _runs(world: World) -> list[Finding]:
     """D00."""
     ours = containers(world)
     if not ours:
+        bare = [server for server in our_servers(world) if not server.inside]
+        if bare:
+            said = f"ragdock runs without Docker, as process {bare[0].pid}"
+            return [Finding(Status.OK, said)]
         return [_nothing_runs(world)]
     found = [finding for one in ours if (finding := _state(world, one))]
     services = {one.service for one in ours}
@@ -63,17 +69,14 @@ def _runs(world: World) -> list[Finding]:
                 fix=(up(world, ours[0]),),
             )
         )
-    running = ", ".join(f"{one.service or one.name}" for one in ours)
+    running = ", ".join(one.service or one.name for one in ours if one.running)
     return found or [Finding(Status.OK, f"running: {running}")]
 
 
 def _nothing_runs(world: World) -> Finding:
     place = world.environ().get("COMPOSE_PROJECT_NAME") or world.environ().get("PWD", "")
-    try:
-        world.stat(in_folder(world, "docker-compose.yml"))
-        fix: tuple[str, ...] = (up(world),)
-    except WorldError:
-        fix = ("# In the folder of docker-compose.yml:", up(world))
+    here = has_compose_file(world)
+    fix = (up(world),) if here else ("# In the folder of docker-compose.yml:", up(world))
     return Finding(
         Status.WARN,
         "no container of ragdock runs, nor did one end here",
@@ -251,12 +254,13 @@ def _restarts(world: World, one: Container) -> Finding | None:
     )
     if not looping:
         return None
+    times = f"{count} restart{'s' * (count != 1)}"
     lines = last_lines(world, one, 8)
     text = "\n".join(lines)
     reason = next((said for pattern, said in _REASONS if re.search(pattern, text)), "")
     return Finding(
         Status.FAIL,
-        f"starts over and over: {count} restarts, exit code {one.get('State', 'ExitCode')}",
+        f"starts over and over: {times}, exit code {one.get('State', 'ExitCode')}",
         one.name,
         {
             "restarts": count,
@@ -265,11 +269,16 @@ def _restarts(world: World, one: Container) -> Finding | None:
             "log": lines,
         },
         reason or "It ends soon after each start; its last lines say why.",
-        (
-            f"docker logs --tail 50 {one.name}",
-            f"# Mend what it says, then: {up(world, one, '--force-recreate', one.service)}",
-        ),
+        _after_loop(world, one, text),
     )
+
+
+def _after_loop(world: World, one: Container, text: str) -> tuple[str, ...]:
+    named = re.search(r"Error: ([A-Z][A-Z0-9_]+)=", text)
+    if named and variable(world, named[1]):
+        return (f"sed -i '/^{named[1]}=/d' .env", up(world, one))
+    again = up(world, one, "--force-recreate", one.service).rstrip()
+    return (f"docker logs --tail 50 {one.name}", f"# Mend what it says, then: {again}")
 
 
 CHECKS: Final = (
