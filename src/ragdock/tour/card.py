@@ -48,7 +48,7 @@ SITUATIONS: Final[Mapping[str, Situation]] = {
 
 def card() -> str:
     """The card as a Markdown table."""
-    lines = ["| Your situation | Use | Mostly because | It would be another if |", "|---|---|---|---|"]
+    lines = ["| Your situation | Use | Mostly because | Another if |", "| --- | --- | --- | --- |"]
     for name, situation in SITUATIONS.items():
         advice = advise(situation)
         change = advice.changes[0] if advice.changes else None
@@ -64,7 +64,8 @@ def told(situation: Situation) -> str:
     lines = [f"{NAMES[advice.place]}: {SUMMARIES[advice.place]}", ""]
     points = ", ".join(f"{place} {advice.scores[place]}" for place in Place)
     lines += [f"points: {points}", "", "because"]
-    lines += [f"  {reason.weight:+d}  {reason.text}" for reason in advice.reasons if reason.weight][:5]
+    heavy = [reason for reason in advice.reasons if reason.weight][:5]
+    lines += [f"  {reason.weight:+d}  {reason.text}" for reason in heavy]
     lines += ["", "which costs", *(f"  {line}" for line in costs(situation, advice.place))]
     lines += ["", "next", *(f"  {line}" for line in next_steps(situation, advice.place))]
     return "\n".join(lines)
@@ -99,7 +100,8 @@ def _fields(kit: Any) -> dict[str, Any]:
     style = {"style": {"description_width": "12em"}, "layout": {"width": "28em"}}
 
     def number(make: Callable[..., Any], words: str, value: float, top: float) -> Any:
-        return make(value=value, min=1, max=top, description=words, continuous_update=False, **style)
+        how = {"min": 1, "max": top, "continuous_update": False, **style}
+        return make(value=value, description=words, **how)
 
     return {
         "developers": number(kit.IntSlider, "developers", 1, 20),
