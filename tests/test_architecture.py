@@ -52,6 +52,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "fastapi": ("api",),
     "httpcore2": ("adapters/fetchers",),
     "httpx2": ("adapters", "cli"),
+    "IPython": ("tour/showing.py",),
     "ipywidgets": ("tour/card.py",),
     "matplotlib": ("tour/plots.py",),
     "idna": ("core/weburls.py",),

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 from ragdock.errors import ConfigurationError
 
-__all__ = ["RECORDING", "Shell", "engine_version"]
+__all__ = ["RECORDING", "Shell", "command", "engine_version"]
 
 RECORDING: Final = Path("docs/notebook/recorded.json")
 _MAX_LINES: Final = 60
@@ -108,6 +109,28 @@ class Shell:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         content = json.dumps(dict(sorted(cells.items())), indent=1, ensure_ascii=False)
         self._file.write_text(f"{content}\n", encoding="utf-8")
+
+
+def command(root: Path, folder: Path, *words: str, model: Path, say: Callable[[str], None]) -> int:
+    """Run `ragdock words...` of this checkout in the folder, show what it prints; its exit code."""
+    done = subprocess.run(  # noqa: S603 (the notebook's own lines)
+        [sys.executable, "-m", "ragdock", *words],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(root / "src"),
+            "RAG_MODEL_DIR": str(model),
+            "NO_COLOR": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=300,
+        check=False,
+    )
+    say(done.stdout.rstrip("\n"))
+    return done.returncode
 
 
 def engine_version() -> str:
