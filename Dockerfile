@@ -31,7 +31,6 @@ RUN pip --python /opt/venv/bin/python install --no-compile --no-deps --require-h
 # - BuildKit makes what it mounts on, when the base lacks it, and removes it after each RUN, which
 #   leaves the time of the build on /etc. Three empty files spare it that.
 # hadolint ignore=DL3003
-# trivy:ignore:DS-0013
 RUN mkdir -p /out/opt && cp -a /opt/venv /out/opt/ \
  && cd /out/opt/venv/lib/python3.*/site-packages \
  && rm -rf flatbuffers flatbuffers-* packaging packaging-* \

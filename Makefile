@@ -1,12 +1,13 @@
 # `make serve` and `make test` need Python 3.11+, make and a C library; the rest says what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format image up down bench eval test-llm test-container test-bounded bounded lock clean
+.PHONY: help serve test check format image up down bench load soak sizing-check sizing-constants eval test-llm test-container image-check test-bounded bounded lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 DATA ?= data
+IMAGE ?= rag-api:latest
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps
 RUN := $(VENV)/bin/python -m
@@ -89,8 +90,37 @@ bounded: $(VENV)/.dev ## The same with MiniLM in the container (hours)
 chaos: $(VENV)/.dev ## 2,000 documents under 200 kills, a full disk, a jumping clock; prints counts
 	$(VENV)/bin/python bench/chaos.py
 
+.cache/image-tools/.done: requirements/image.txt
+	@echo "Installing the locked image tools into .cache/image-tools ..."
+	@$(PYTHON) -m venv .cache/image-tools
+	@.cache/image-tools/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements/image.txt
+	@touch $@
+
+image-check: .cache/image-tools/.done ## Check IMAGE (rag-api:latest) and its files: 68 checkpoints, SBOM, two more builds
+	@.cache/image-tools/bin/python scripts/image_check.py --image $(IMAGE) $(IMAGE_CHECK)
+
 bench: $(VENV)/.dev models/manifest.json ## Measure speed beside its floors and ceilings
 	@$(RUN) bench.run
+
+LOAD_VENV := .cache/load
+$(LOAD_VENV)/.load: requirements/load.txt
+	@echo "Installing Locust and matplotlib into $(LOAD_VENV) ..."
+	@$(PYTHON) -m venv $(LOAD_VENV)
+	@$(LOAD_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements/load.txt
+	@touch $@
+
+LOAD = PYTHONPATH=src RAG_MODEL_DIR=models $(LOAD_VENV)/bin/python -m loadtest
+OWN := --python $(VENV)/bin/python $(if $(MIX),--mix '$(MIX)')
+QUICK ?=
+load: $(VENV)/.base models/manifest.json $(LOAD_VENV)/.load ## Load a server of its own, break things, write a report (6 minutes; QUICK=1: 90 s)
+	@$(LOAD) load $(OWN) $(if $(QUICK),--quick)
+
+MINUTES ?= 30
+soak: $(VENV)/.base models/manifest.json $(LOAD_VENV)/.load ## Watch memory, descriptors, threads and p95 for MINUTES=30
+	@$(LOAD) soak $(OWN) --minutes $(MINUTES)
+
+sizing-check: $(VENV)/.base models/manifest.json $(LOAD_VENV)/.load ## The sizing model's p95 beside a measured one, at three loads (3 minutes)
+	@$(LOAD) sizing-check $(OWN)
 
 sizing-constants: $(VENV)/.dev models/manifest.json ## Measure what `ragdock sizing` computes with; JSON (3 minutes)
 	@$(RUN) loadtest.constants

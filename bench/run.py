@@ -2,6 +2,7 @@
 
     make bench
     python bench/run.py [--only ingest,query,http] [--sizes 1000,10000,100000] [--json FILE] [--dry]
+    python bench/run.py --only sizing --json FILE    constants for `ragdock sizing --constants FILE`
 
 Each number stands beside its floor (the same work without ragdock's layers) or ceiling (the same
 answer without the work), measured in the same run, and their ratio beside its aim. On a shared
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "bench")]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "bench"), str(ROOT)]
 
 from corpus import Words, fill, texts  # noqa: E402
 from load import Load, closed_loop, once, post  # noqa: E402
@@ -76,7 +77,7 @@ def main() -> None:
         f"{platform.machine()}, {_processor()}, {cpu_quota()} CPUs for this process, "
         f"Python {platform.python_version()}"
     )
-    results: dict[str, list[Row]] = {}
+    results: dict[str, Any] = {}
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ragdock-bench-") as scratch:
         settings = Settings.load(
@@ -96,6 +97,11 @@ def main() -> None:
                     results["query"] = _show("Hybrid search through the services, ms", rows)
         if "http" in wanted:
             results["http"] = measure_http(settings, sizes, words)
+    if "sizing" in wanted:
+        from loadtest.constants import measure
+
+        results["sizing"] = measure()
+        print(json.dumps(results["sizing"], indent=2))
     print(f"\n{time.monotonic() - started:.0f} s in all")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2), encoding="utf-8")

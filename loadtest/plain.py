@@ -12,14 +12,14 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from loadtest.mix import Mix, Request, Visitor
 from loadtest.records import Record
 
-__all__ = ["Client", "closed_loop", "drive", "open_loop"]
+__all__ = ["Client", "answer_record", "closed_loop", "drive", "open_loop", "steps"]
 
 TIMEOUT_SECONDS = 30.0
 MAX_CONNECTIONS = 1000
@@ -101,7 +101,10 @@ class Client:
             code = "reset"
         except OSError as exc:
             code = "refused" if isinstance(exc, ConnectionRefusedError) else "reset"
-        record = _record(request, answer, code, due, sent)
+        status, headers, body = (
+            (answer.status, answer.headers, answer.body) if answer else (0, {}, b"")
+        )
+        record = answer_record(request, status, headers, body, code, due, sent)
         self.records.append(record)
         return record
 
@@ -223,21 +226,29 @@ def steps(
     return asyncio.run(all_levels())
 
 
-def _record(request: Request, answer: _Answer | None, code: str, due: float, sent: float) -> Record:
+def answer_record(
+    request: Request,
+    status: int,
+    headers: Mapping[bytes, bytes],
+    body: bytes,
+    code: str,
+    due: float,
+    sent: float,
+) -> Record:
+    """The record of what came back just now; status 0 and a `code` when nothing did."""
     done = time.monotonic()
-    if answer is None:
-        return Record(request.kind, "", due, sent, done, 0, code, ok=False)
-    ok = answer.status in request.good
-    cache = answer.headers.get(b"x-cache", b"").decode()
+    ok = status in request.good
+    cache = headers.get(b"x-cache", b"").decode()
     generator = ""
-    if not ok:
+    if status and not ok:
         with contextlib.suppress(ValueError, AttributeError):
-            code = str(json.loads(answer.body).get("code", ""))
-    elif request.kind == "ask":
-        generator = "extractive" if b'"generator":"extractive' in answer.body else "llm"
-        if b'"fallback_reason":"' in answer.body:
+            code = str(json.loads(body).get("code", ""))
+    elif request.kind == "ask" and ok:
+        compact = body.replace(b'": "', b'":"')
+        generator = "extractive" if b'"generator":"extractive' in compact else "llm"
+        if b'"fallback_reason":"' in compact:
             generator = "fallback"
-    return Record(request.kind, cache, due, sent, done, answer.status, code, ok, generator)
+    return Record(request.kind, cache, due, sent, done, status, code, ok, generator)
 
 
 def _parsed(received: bytearray) -> _Answer | None:

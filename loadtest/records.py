@@ -100,16 +100,16 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
-def summarise(records: Iterable[Record], start: float, end: float) -> Summary:
-    """Of the requests that were due in [start, end): rate of good answers and their latencies."""
+def summarise(records: Sequence[Record], start: float, end: float) -> Summary:
+    """Of the requests that were due in [start, end): latencies, errors; and the throughput."""
     chosen = [record for record in records if start <= record.due < end]
     seconds = max(end - start, 1e-9)
     good = [record for record in chosen if record.ok]
     latencies = [record.latency_ms for record in good]
-    # In a closed loop what is done within the window is the throughput, whenever it was sent.
-    summary = Summary(
-        n=len(chosen), n_ok=len(good), seconds=seconds, per_second=len(good) / seconds
-    )
+    # Throughput is what was done within the window, whenever it was due: at saturation, what was
+    # only begun in it would count as well.
+    n_done = sum(record.ok and start <= record.done < end for record in records)
+    summary = Summary(n=len(chosen), n_ok=len(good), seconds=seconds, per_second=n_done / seconds)
     if latencies:
         summary.mean_ms = math.fsum(latencies) / len(latencies)
         summary.p50_ms, summary.p90_ms, summary.p95_ms, summary.p99_ms, summary.max_ms = (

@@ -15,6 +15,10 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ragdock.ops.doctor.model import Check
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
@@ -141,6 +145,89 @@ def targets() -> list[tuple[str, str]]:
     return re.findall(r"^([a-z-]+):.*?## (.+)$", makefile.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def checks_table() -> str:
+    """Every check of the doctor; the ids lead to what stands below."""
+    from ragdock.ops.doctor.registry import all_checks
+
+    rows = [
+        (f"[{check.id}](#{check.id.lower()})", check.title, f"`{_quoted(check.symptom)}`")
+        for check in all_checks()
+    ]
+    return table(("Check", "It holds", "What you see when it doesn't"), rows)
+
+
+def _quoted(symptom: str) -> str:
+    return symptom.replace("`", "'")
+
+
+def failures_text() -> str:
+    """For each check of the doctor its recorded failure, as the check itself tells it."""
+    from ragdock.ops.doctor.registry import all_checks
+
+    return "\n\n".join(_failure(check) for check in all_checks())
+
+
+WHERE = {
+    "host": "from the host",
+    "inside": "from inside of a container",
+    "both": "where ragdock runs",
+}
+
+
+def _failure(check: Check) -> str:
+    from ragdock.ops.doctor.recorded import read_recording
+    from ragdock.ops.doctor.report import examine
+
+    world = read_recording(ROOT / "tests/data/doctor" / check.id / "broken.json")
+    finding = examine([check], world, frozenset({check.scope})).results[0].findings[0]
+    about = f"{finding.subject}: " if finding.subject else ""
+    evidence = [f"{name} = {_shortened(value)}" for name, value in finding.evidence.items()]
+    return "\n".join(
+        [
+            f"### {check.id}",
+            "",
+            f"**{check.title}**, looked at {WHERE[check.scope.value]}. {finding.cause}",
+            "",
+            "```text",
+            f"{about}{finding.summary}",
+            *evidence,
+            "```",
+            "",
+            "```sh",
+            *finding.fix,
+            "```",
+        ]
+    )
+
+
+def _shortened(value: object) -> str:
+    text = "; ".join(value) if isinstance(value, list) else str(value)
+    text = " ".join(text.replace("`", "'").split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def checkpoints_table() -> str:
+    """The checkpoints of the image check, under a line that counts them."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        from imagecheck.checkpoints import ALL
+    finally:
+        sys.path.pop(0)
+
+    n_exceptions = sum(bool(each.exception) for each in ALL)
+    head = f"**{len(ALL) - n_exceptions} of {len(ALL)} pass, {n_exceptions} are exceptions.**\n\n"
+    rows = [
+        (
+            each.id,
+            each.title,
+            f"exception: {each.exception}" if each.exception else "pass",
+            ", ".join(f"`{name}`" for name in each.how),
+        )
+        for each in ALL
+    ]
+    return head + table(("Id", "Checkpoint", "Result", "Held by"), rows)
+
+
 def _first_paragraph(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
@@ -152,6 +239,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "routes": routes_table,
     "commands": commands_table,
     "targets": targets_table,
+    "checks": checks_table,
+    "failures": failures_text,
+    "checkpoints": checkpoints_table,
 }
 
 

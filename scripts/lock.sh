@@ -40,3 +40,5 @@ lock requirements/load.txt requirements/load.in "$@"
 # Linters of the shell scripts, the Dockerfile and the compose file.
 # Linters of the shell scripts, the Dockerfile, the compose files and the workflows.
 lock requirements/lint.txt requirements/lint.in "$@"
+# What checks the image and its files: make image-check.
+lock requirements/image.txt requirements/image.in "$@"

@@ -233,7 +233,12 @@ def test_the_environment_is_read_in_settings_only() -> None:
     found = set()
     for path in modules():
         for node in ast.walk(tree(path)):
-            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"):
+            # Of `os`: `environ()` of the doctor's worlds is their answer, live or recorded.
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr in ("environ", "getenv", "environb")
+                and ast.unparse(node.value) == "os"
+            ):
                 found.add(relative(path))
             if isinstance(node, ast.ImportFrom) and node.module == "os":
                 found |= {relative(path) for a in node.names if a.name in ("environ", "getenv")}

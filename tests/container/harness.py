@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import httpx2
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "rag-api:test"
+# Another name keeps two runs on one engine apart.
+IMAGE = os.environ.get("RAGDOCK_TEST_IMAGE", "rag-api:test")
 # Who the containers run as, and so who must own their data directory.
 UID = GID = 1000
 # What the image is built from.
@@ -38,6 +39,9 @@ COMPOSE_PROGRAMS = {
     "5": [str(ROOT / ".cache/compose-5/bin/docker-compose")],
 }
 
+# Of the compose file's secrets, those that no test sets.
+UNUSED_SECRETS = ("llm_api_key", "embed_api_key", "otlp_headers")
+
 # Read once: the fixture that guards tests from the caller's environment takes REDIS_* away.
 BASE_IMAGES = {
     name: os.environ[name] for name in ("BASE_IMAGE", "REDIS_IMAGE") if name in os.environ
@@ -57,10 +61,12 @@ def run(
     check: bool = True,
     cwd: Path | None = None,
     stdin: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [str(word) for word in command],
         input=stdin,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=timeout_seconds,
@@ -226,6 +232,31 @@ class Stack:
     def client(self, **options: Any) -> httpx2.Client:
         # An environment's proxy settings are not for the loopback.
         return httpx2.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+
+
+def secrets_from_files(stack: Stack, values: Mapping[str, str]) -> Path:
+    """Uncomment the stack's `#~` lines and write these secrets; returns their folder."""
+    folder = stack.directory / "secrets"
+    folder.mkdir(mode=0o700)
+    for name, value in values.items():
+        (folder / name).write_text(f"{value}\n", encoding="ascii")
+        (folder / name).chmod(0o444)
+    (stack.directory / "docker-compose.yml").write_text(_uncommented(), encoding="utf-8")
+    return folder
+
+
+def _uncommented() -> str:
+    """The compose file with its lines for secrets, but for those that the test has none of."""
+    lines = (ROOT / "docker-compose.yml").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = []
+    for line in lines:
+        line = line.replace("#~ ", "", 1)
+        for name in UNUSED_SECRETS:
+            line = line.replace(f", {name}", "")
+        marked = any(f"secrets/{name}" in line for name in UNUSED_SECRETS)
+        if not marked and not any(f"{name.upper()}_FILE:" in line for name in UNUSED_SECRETS):
+            kept.append(line)
+    return "".join(kept)
 
 
 def volumes_of(project: str) -> list[str]:

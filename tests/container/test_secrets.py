@@ -6,9 +6,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from harness import ROOT, Stack, docker, inspect, run
-
-UNUSED = ("llm_api_key", "embed_api_key")
+from harness import Stack, docker, inspect, run, secrets_from_files
 
 
 def test_secrets_come_from_files_and_stand_in_no_variable(
@@ -17,12 +15,7 @@ def test_secrets_come_from_files_and_stand_in_no_variable(
     """With the `#~` lines uncommented, Redis wants its password, web has it, and the admin key."""
     stack = Stack(tmp_path / "secrets-stack", environment={"ENVIRONMENT": "production"})
     values = {name: secrets.token_hex(32) for name in ("redis_password", "admin_key")}
-    folder = stack.directory / "secrets"
-    folder.mkdir(mode=0o700)
-    for name, value in values.items():
-        (folder / name).write_text(f"{value}\n", encoding="ascii")
-        (folder / name).chmod(0o444)
-    (stack.directory / "docker-compose.yml").write_text(_uncommented(), encoding="utf-8")
+    folder = secrets_from_files(stack, values)
     try:
         stack.up()
         with stack.client() as client:
@@ -44,17 +37,3 @@ def test_secrets_come_from_files_and_stand_in_no_variable(
     finally:
         stack.down("-v")
         shutil.rmtree(folder)
-
-
-def _uncommented() -> str:
-    """The compose file with its lines for secrets, but for those that the test has none of."""
-    lines = (ROOT / "docker-compose.yml").read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = []
-    for line in lines:
-        line = line.replace("#~ ", "", 1)
-        for name in UNUSED:
-            line = line.replace(f", {name}", "")
-        marked = any(f"secrets/{name}" in line for name in UNUSED)
-        if not marked and not any(f"{name.upper()}_FILE:" in line for name in UNUSED):
-            kept.append(line)
-    return "".join(kept)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 from harness import (
     COMPOSE_PROGRAMS,
@@ -20,6 +21,7 @@ from harness import (
     docker,
     inspect,
     logs,
+    put_text,
     run,
     upload,
     volumes_of,
@@ -198,6 +200,30 @@ def test_down_and_up_keeps_the_documents_and_the_cache(
 
 def redis_size(stack: Stack) -> int:
     return int(docker("exec", stack.container("redis"), "redis-cli", "dbsize"))
+
+
+def test_two_of_web_share_one_port_range(
+    image: str, compose_programs: None, tmp_path: Path, report: Callable[[str], None]
+) -> None:
+    """With WEB_PORT as a range, `up --scale web=2` gives two servers of the same documents."""
+    stack = Stack(tmp_path / "scaled")
+    ports = [stack.port, stack.port + 1]
+    stack.write_env(WEB_PORT=f"{ports[0]}-{ports[1]}")
+    clients = [
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) for port in ports
+    ]
+    try:
+        stack.compose("up", "-d", "--no-build", "--scale", "web=2")
+        for client in clients:
+            wait_for("a server", lambda c=client: c.get("/readyz").status_code == 200, 90)
+        put_text(clients[0], "shared", "The shed's door is green.")
+        for client in clients:
+            assert "green" in ask(client, "Which colour is the shed's door?")["answer"]
+        stack.compose("up", "-d", "--no-build", "--scale", "web=2")
+    finally:
+        for client in clients:
+            client.close()
+        stack.down("-v")
 
 
 def test_a_password_locks_redis_and_the_api_knows_it(

@@ -215,6 +215,30 @@ def test_two_workers_are_one_server(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+@pytest.mark.model
+def test_a_process_that_starts_slowly_is_waited_for(tmp_path: Path) -> None:
+    """A busy machine delays imports by seconds; no process is ended for that, again and again."""
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "if any('multiprocessing.spawn' in word for word in sys.orig_argv):\n"
+        "    time.sleep(7)\n"
+    )
+    server = ServerProcess(
+        tmp_path / "data",
+        hashed=False,
+        RAG_WORKERS=2,
+        RAG_MODEL_DIR=MODEL_DIR.resolve(),
+        PYTHONPATH=slow,
+    )
+    with server:
+        log = server.log.read_text()
+        assert log.count("Started server process") == 2
+        assert "died" not in log
+        assert server.stop() == 0
+
+
 def test_the_log_of_an_upload_names_no_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

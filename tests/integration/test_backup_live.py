@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 from ragdock.adapters.stores.sqlite import SqliteStore
+from ragdock.core.names import BACKUP_STAMP
 from support.serving import ROOT, ServerProcess, until
 from support.stores import DIM, put
 
@@ -155,8 +156,11 @@ def test_backups_go_through_pipes(tmp_path: Path) -> None:
     store.create_collection("c", "f", DIM)
     put(store, "a", "apples and pears")
     store.close()
+    stamp = tmp_path / "data" / BACKUP_STAMP
+    assert not stamp.exists()
     code, out, err = ragdock(tmp_path / "data", "backup", "-")
     assert (code, "1 collection, 1 documents" in err) == (0, True)
+    assert stamp.exists()  # Of which /metrics tells the time.
     code, _, err = ragdock(tmp_path / "again", "restore", "-", stdin=out)
     assert code == 0, err
     assert ragdock(tmp_path / "again", "verify", "--quick")[0] == 0

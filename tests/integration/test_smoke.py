@@ -25,9 +25,10 @@ from ragdock.ops.smoke import STEPS, Report, Status, smoke
 from support.embedders import HashEmbedder
 from support.llm_server import LlmServer
 from support.lying_proxy import Exchange, Lie, LyingProxy
+from support.models import model_dir
 from support.raw_server import RawServer, make_certificate, response
 from support.redis_server import RedisServer, free_port
-from support.serving import ROOT, make_settings
+from support.serving import ROOT, ServerProcess, make_settings
 
 ADMIN_KEY = "an-admin-key-for-smoke-tests-0123456789"
 
@@ -153,6 +154,17 @@ def test_with_redis_it_passes(tmp_path: Path) -> None:
         (warned,) = report.warned
         assert warned.name == "health"
         assert "redis is down" in warned.detail
+
+
+def test_several_processes_pass_without_redis(tmp_path: Path) -> None:
+    """Each process has a cache of its own: one is met twice, and none tells of what is deleted."""
+    server = ServerProcess(
+        tmp_path / "data", hashed=False, RAG_WORKERS=2, RAG_MODEL_DIR=model_dir().resolve()
+    )
+    with server:
+        report = smoke(server.url)
+    assert report.ok, report
+    assert report.warned == ()
 
 
 @pytest.mark.parametrize(

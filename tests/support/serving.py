@@ -118,7 +118,8 @@ class ServerProcess:
     def launch(self) -> None:
         """Start, and don't wait."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAG_", "REDIS_"))}
-        path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+        more = self._environment.get("PYTHONPATH", "")
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests"), more]).rstrip(os.pathsep)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "support.serve", *self._arguments],

@@ -273,6 +273,16 @@ def test_it_tells_its_own_project(fake: FakeEngine, monkeypatch: pytest.MonkeyPa
     assert listed == ["/containers/json?all=1"]
 
 
+def test_one_off_containers_are_left_out(fake: FakeEngine) -> None:
+    """What `docker-compose run` leaves behind is no service that is down."""
+    labels = {"com.docker.compose.oneoff": "True"}
+    fake.answers["/containers/json"] = [{"Id": WEB, "Labels": {}}, {"Id": JOB, "Labels": labels}]
+    with told(fake.address, everything=True) as read:
+        found = read()
+    assert any('"shop-web-1"' in series for series in found)
+    assert not any('"job"' in series for series in found)
+
+
 def event(action: str, nano: int, container_id: str = WEB) -> dict[str, Any]:
     """One of the Engine's."""
     return {"Action": action, "Actor": {"ID": container_id}, "timeNano": nano}

@@ -244,7 +244,7 @@ def test_percentiles_are_of_good_answers_in_the_window() -> None:
     assert summary.p50_ms == pytest.approx(49.5)
     assert summary.p95_ms == pytest.approx(94.05)
     assert summary.max_ms == pytest.approx(99)
-    assert summary.per_second == pytest.approx(100)
+    assert summary.per_second == pytest.approx(91), "of 100, so many were done within the second"
     assert summary.kinds["ask hit"]["n"] == 100
 
 

@@ -51,6 +51,7 @@ def test_units_are_as_shut_in_as_the_container(name: str) -> None:
     }.items():
         assert unit[key] == [value], key
     assert "ProcSubset" not in unit, "ONNX Runtime reads /proc/cpuinfo"
+    assert "MemoryDenyWriteExecute" not in unit, "no PDF could be parsed"
     calls = " ".join(unit["SystemCallFilter"])
     # The parsers' processes close these doors behind them.
     for call in ("seccomp", "landlock_create_ruleset", "landlock_restrict_self"):
@@ -114,19 +115,24 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
 
 
 def test_ctl_runs_with_the_settings_of_the_file(tmp_path: Path) -> None:
-    """Values are taken as they are, comments left out, and arguments handed on."""
+    """Values are taken as they are, and of the caller's environment only what is the client's."""
     (tmp_path / "etc/ragdock").mkdir(parents=True)
     (tmp_path / "opt/ragdock/venv/bin").mkdir(parents=True)
     (tmp_path / "etc/ragdock/ragdock.env").write_text(
         "# a comment\nRAG_ADMIN_KEY=$(touch /tmp/x) `id` $HOME\n#PORT=1\nPORT=8123"
     )
     python = tmp_path / "opt/ragdock/venv/bin/python"
-    python.write_text('#!/bin/sh\necho "$RAG_ADMIN_KEY|$PORT|$PWD|$*"\n')
+    python.write_text('#!/bin/sh\necho "$RAG_ADMIN_KEY|$PORT|$RAG_TOP_K$RAGDOCK_API_KEY|$PWD|$*"\n')
     python.chmod(0o755)
     done = subprocess.run(
         [DEPLOY / "ragdock-ctl", "keys", "list"],
-        env={"RAGDOCK_ROOT": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        env={
+            "RAGDOCK_ROOT": str(tmp_path),
+            "PATH": "/usr/bin:/bin",
+            "RAG_TOP_K": "9",
+            "RAGDOCK_API_KEY": "mine",
+        },
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    expected = f"$(touch /tmp/x) `id` $HOME|8123|{tmp_path}/opt/ragdock|-m ragdock keys list"
+    expected = f"$(touch /tmp/x) `id` $HOME|8123|mine|{tmp_path}/opt/ragdock|-m ragdock keys list"
     assert done.stdout.strip() == expected

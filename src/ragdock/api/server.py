@@ -71,5 +71,7 @@ def run(settings: Settings, *, embedder: Embedder | None = None) -> None:
             "ragdock.api.server:app_from_environment",
             factory=True,
             workers=settings.workers,
+            # Uvicorn's 5 s end a process that still imports: on a busy machine, for ever.
+            timeout_worker_healthcheck=30,
             **options,
         )

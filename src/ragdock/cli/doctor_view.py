@@ -82,9 +82,13 @@ def _about(result: Result, finding: Finding) -> str:
 def _lines(report: Report) -> Iterable[str]:
     """Plain text: a line a check, then what is known about each fault."""
     for result in report.results:
+        if result.status is Status.SKIP:
+            continue
         for finding in result.findings:
             about = f" [{finding.subject}]" if finding.subject else ""
             yield f"{finding.status.upper():4} {result.check.id}{about} {finding.summary}"
+    for names, reason in _skipped(report):
+        yield f"SKIP {names}: {reason}"
     for result, finding in _bad(report):
         yield ""
         yield f"{finding.status.upper()} {_about(result, finding)}: {finding.summary}"

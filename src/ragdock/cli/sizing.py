@@ -107,7 +107,7 @@ def _show(demand: Demand, constants: Constants, plan: Plan) -> None:
     expected, memory, disk, cost = plan.prediction, plan.memory, plan.disk, plan.cost
     settings = " ".join(f"{name}={value}" for name, value in plan.settings.items())
     rows = [
-        ("machines", plan.replicas, f"each with {plan.cpus} processors"),
+        ("machines", plan.replicas, f"processors of each: {plan.cpus}"),
         ("processes", plan.workers, f"a machine: {settings}"),
         ("memory", f"{memory.limit_mb} MB", f"a machine, {memory.needed_mb:.0f} MB of it in use"),
         ("Redis", f"{memory.redis_mb} MB", "answers of an hour"),

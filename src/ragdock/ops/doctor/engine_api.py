@@ -94,6 +94,8 @@ def _body(response: http.client.HTTPResponse, deadline: float, limit: int) -> by
         body += block
         if time.monotonic() > deadline:
             raise TimeoutError
+    if response.length and len(body) < limit:
+        raise http.client.IncompleteRead(bytes(body), response.length)
     return bytes(body[:limit])
 
 

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -25,7 +26,8 @@ __all__ = ["LiveWorld"]
 
 MAX_READ_BYTES: Final = 256 << 10
 COMMAND_SECONDS: Final = 15.0
-CONNECT_SECONDS: Final = 3.0
+CONNECT_SECONDS: Final = 2.0
+RESOLVE_SECONDS: Final = 2.0
 _KINDS: Final = (
     (stat.S_ISREG, "file"),
     (stat.S_ISDIR, "dir"),
@@ -153,6 +155,7 @@ class LiveWorld:
         secret = settings.redis_password
         password = secret.get_secret_value() if secret else None
         self._redact.learn([password] if password else [])
+        self.resolve(settings.redis_host)
         answer = resp.ask(settings.redis_host, settings.redis_port, password, *command)
         if [word.upper() for word in command[:2]] == ["CONFIG", "GET"] and isinstance(answer, list):
             # Names and values take turns.
@@ -167,18 +170,20 @@ class LiveWorld:
     def resolve(self, name: str) -> tuple[list[str], float]:
         """By the machine's resolver."""
         started = time.perf_counter()
-        try:
-            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except socket.gaierror as exc:
-            kind = "unresolvable" if exc.errno == socket.EAI_AGAIN else "unresolved"
-            raise WorldError(kind, f"{name}: {exc.strerror}") from exc
-        except (OSError, UnicodeError) as exc:
-            raise WorldError("unresolved", f"{name}: {type(exc).__name__}") from exc
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        return addresses, time.perf_counter() - started
+        found: list[Any] = []
+        # The resolver's own deadline is 5 s for each server and domain; it can't be told another.
+        asking = threading.Thread(target=lambda: found.append(_addresses(name)), daemon=True)
+        asking.start()
+        asking.join(RESOLVE_SECONDS)
+        if not found:
+            raise WorldError("timeout", f"{name}: no address in {RESOLVE_SECONDS:g} s")
+        if isinstance(found[0], WorldError):
+            raise found[0]
+        return found[0], time.perf_counter() - started
 
     def connect(self, host: str, port: int) -> float:
         """TCP."""
+        self.resolve(host)
         started = time.perf_counter()
         try:
             with socket.create_connection((host, port), CONNECT_SECONDS):
@@ -229,3 +234,14 @@ class LiveWorld:
     def now(self) -> float:
         """The clock."""
         return time.time()
+
+
+def _addresses(name: str) -> list[str] | WorldError:
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as exc:
+        kind = "unresolvable" if exc.errno == socket.EAI_AGAIN else "unresolved"
+        return WorldError(kind, f"{name}: {exc.strerror}")
+    except (OSError, UnicodeError) as exc:
+        return WorldError("unresolved", f"{name}: {type(exc).__name__}")
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))

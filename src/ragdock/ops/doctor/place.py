@@ -1,17 +1,21 @@
-"""Where the doctor stands: in a container, beside a bare server, or on the host of containers."""
+"""Where the doctor stands, and which processes are ragdock's."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
-from ragdock.ops.doctor.model import Finding, Status
 from ragdock.ops.doctor.world import World, WorldError
 
-__all__ = ["Place", "Process", "elsewhere", "is_inside", "our_servers", "place", "processes"]
+__all__ = [
+    "Process",
+    "is_inside",
+    "our_servers",
+    "processes",
+    "servers_over",
+]
 
 _MARKERS: Final = ("/.dockerenv", "/run/.containerenv")
 # Platforms that say it themselves; an image's file system runs there without Docker's marks.
@@ -24,14 +28,6 @@ _OURS: Final = re.compile(
     r"|(?:(?:^|[/\0])ragdock(?:/__main__\.py)?\0(?P<command>serve|worker)\b)",
     re.DOTALL,
 )
-
-
-class Place(StrEnum):
-    """`docker_host` is a machine whose ragdock runs in containers, so its settings are theirs."""
-
-    CONTAINER = "container"
-    BARE = "bare"
-    DOCKER_HOST = "docker-host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +57,36 @@ def is_inside(world: World) -> bool:
     return marked and _root_type(world) in _LAYERED
 
 
-def place(world: World) -> Place:
-    """Where the settings that this process reads take effect."""
-    if is_inside(world):
-        return Place.CONTAINER
-    servers = our_servers(world)
-    if any(not server.inside for server in servers):
-        return Place.BARE
-    if servers or _contained(world):
-        return Place.DOCKER_HOST
-    return Place.BARE
-
-
-def elsewhere(world: World) -> list[Finding]:
-    """The `skip` for a check of settings on a host whose ragdock runs in containers, or nothing."""
-    if place(world) is not Place.DOCKER_HOST:
-        return []
-    said = "ragdock runs in containers here: `docker-compose exec web ragdock doctor` looks there"
-    return [Finding(Status.SKIP, said)]
-
-
 def our_servers(world: World) -> list[Process]:
     """The processes of `ragdock serve` and `ragdock worker`, in containers of this host too."""
     return [process for process in processes(world) if process.role]
+
+
+def servers_over(world: World, directory: str) -> list[Process]:
+    """Our processes that have the data directory open; in a container, all of them.
+
+    Others on this machine may be another ragdock's. Who may not see their files isn't told of them.
+    """
+    if is_inside(world):
+        return our_servers(world)
+    return [
+        one for one in our_servers(world) if not one.inside and _has_open(world, one.pid, directory)
+    ]
+
+
+def _has_open(world: World, pid: int, directory: str) -> bool:
+    try:
+        names = world.entries(f"/proc/{pid}/fd")
+    except WorldError:
+        return False
+    for name in names:
+        try:
+            path = world.link(f"/proc/{pid}/fd/{name}")
+        except WorldError:
+            continue  # Closed since.
+        if path.startswith(f"{directory.rstrip('/')}/"):
+            return True
+    return False
 
 
 def processes(world: World) -> Iterator[Process]:
@@ -112,19 +115,6 @@ def _process(world: World, pid: int) -> Process:
             role = found["shim"] or found["command"]
             inside = bool(_RUNTIMES.search(_read(world, f"/proc/{pid}/cgroup")))
     return Process(pid, int(parent), state, name, role, inside)
-
-
-def _contained(world: World) -> bool:
-    """Whether a container of this host was made from an image of ours, running or not."""
-    try:
-        found = world.engine("/containers/json?all=1")
-    except WorldError:
-        return False
-    return isinstance(found, list) and any(
-        isinstance(one, dict)
-        and (one.get("Labels") or {}).get("org.opencontainers.image.title") == "rag-api"
-        for one in found
-    )
 
 
 def _root_type(world: World) -> str:

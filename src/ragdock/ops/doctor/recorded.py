@@ -125,6 +125,12 @@ class Recorder:
             "identity": [user, group, sorted(groups)],
             "environ": dict(self._world.environ()),
             **self._answers,
+            # What other programs have open is nobody's business; only sockets lead to a port.
+            "link": {
+                path: target
+                for path, target in self._answers.get("link", {}).items()
+                if "/fd/" not in path or str(target).startswith("socket:")
+            },
         }
 
     def _ask(self, method: str, ask: Callable[[], Any], *arguments: object) -> Any:

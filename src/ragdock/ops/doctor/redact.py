@@ -18,22 +18,29 @@ _HARMLESS: Final = re.compile(
     r"|^(?:keys|(?:evicted|expired)_keys|keyspace_\w+)$",
     re.IGNORECASE,
 )
+# Each begins where a word does and is bounded: a line of 256 KiB is no reason to think for hours.
+_VALUE: Final = (
+    r"""(?P<value><redacted [^>]{1,60}>|"[^"\n]{0,999}"|'[^'\n]{0,999}'|[^\s"',;&|)}\]]{1,999})"""
+)
 _ASSIGNED: Final = re.compile(
-    r"""(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<between>["']?(?:=|:[ \t]*)[ \t]*)"""
-    r"""(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s"',;&|)}\]]+)"""
+    r"""(?<![A-Za-z0-9_.-])(?P<name>[A-Za-z_][A-Za-z0-9_.-]{0,99})"""
+    rf"""(?P<between>["']?(?:=|:[ \t]{{0,9}})[ \t]{{0,9}}){_VALUE}"""
 )
 _FLAG: Final = re.compile(
-    r"(?P<flag>--?(?:requirepass|masterauth|password|passwd|token|api-key|auth|a)[ =])"
-    r"""(?P<value>"[^"\n]*"|'[^'\n]*'|[^\s"';]+)"""
+    r"(?<![\w-])(?P<flag>--?(?:requirepass|masterauth|password|passwd|token|api-key|auth|a)[ =])"
+    + _VALUE
 )
 _IN_URL: Final = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s:/@]*):(?P<value>[^\s@/]+)@", re.IGNORECASE
+    r"(?<![a-z0-9+.-])(?P<scheme>[a-z][a-z0-9+.-]{0,19}://[^\s:/@]{0,99}):(?P<value>[^\s@/]{1,999})@",
+    re.IGNORECASE,
 )
-_BEARER: Final = re.compile(r"(?P<scheme>\b(?:Bearer|Basic))\s+(?P<value>[A-Za-z0-9._~+/=-]{6,})")
+_BEARER: Final = re.compile(
+    r"(?P<scheme>\b(?:Bearer|Basic))[ ](?P<value>[A-Za-z0-9._~+/=-]{6,999})"
+)
 _SHAPED: Final = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{16,}|rdk_[a-z2-7]{8}_[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|"
     r"github_pat_\w{20,}|AKIA[0-9A-Z]{16}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[\w-]{30,}|"
-    r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+)"
+    r"eyJ[\w-]{10,999}\.eyJ[\w-]{10,999}\.[\w-]{1,999})"
 )
 _MASK: Final = re.compile(r"<redacted (\d+)(?: [a-z ]+)?>")
 SHORTEST: Final = 6

@@ -17,7 +17,7 @@ READING: Final = frozenset(
     }
 )  # fmt: skip
 """The commands that `ask` may send: a doctor changes nothing."""
-TIMEOUT_SECONDS: Final = 3.0
+TIMEOUT_SECONDS: Final = 2.0
 MAX_ITEMS: Final = 100_000
 MAX_BYTES: Final = 8 << 20
 

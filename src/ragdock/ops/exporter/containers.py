@@ -12,9 +12,17 @@ from typing import Any, Final
 
 from ragdock.ops.exporter.exposition import Sample
 
-__all__ = ["PROJECT_LABEL", "SERVICE_LABEL", "identity", "of_inspection", "of_stats"]
+__all__ = [
+    "ONE_OFF_LABEL",
+    "PROJECT_LABEL",
+    "SERVICE_LABEL",
+    "identity",
+    "of_inspection",
+    "of_stats",
+]
 
 PROJECT_LABEL: Final = "com.docker.compose.project"
+ONE_OFF_LABEL: Final = "com.docker.compose.oneoff"
 SERVICE_LABEL: Final = "com.docker.compose.service"
 STATES: Final = ("running", "restarting", "paused", "exited", "created", "dead")
 HEALTH: Final = ("healthy", "unhealthy", "starting", "none")

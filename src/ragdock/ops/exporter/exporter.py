@@ -13,7 +13,13 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ragdock.errors import UnavailableError
-from ragdock.ops.exporter.containers import PROJECT_LABEL, identity, of_inspection, of_stats
+from ragdock.ops.exporter.containers import (
+    ONE_OFF_LABEL,
+    PROJECT_LABEL,
+    identity,
+    of_inspection,
+    of_stats,
+)
 from ragdock.ops.exporter.engine import Engine
 from ragdock.ops.exporter.events import EventCounter
 from ragdock.ops.exporter.exposition import Sample, exposition
@@ -87,7 +93,12 @@ class Exporter:
         if self._project is not None:
             filters = {"label": [f"{PROJECT_LABEL}={self._project}"]}
             path += f"&filters={quote(json.dumps(filters))}"
-        ids = [str(each["Id"]) for each in self._engine.get(path)]
+        # What `docker-compose run` leaves behind has ended as it should.
+        ids = [
+            str(each["Id"])
+            for each in self._engine.get(path)
+            if (each.get("Labels") or {}).get(ONE_OFF_LABEL) != "True"
+        ]
         self._events.keep(set(ids))
         for samples in self._pool.map(self._container, ids):
             yield from samples

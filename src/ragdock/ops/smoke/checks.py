@@ -199,7 +199,7 @@ class Checks:
                 continue
             if _essence(answer) not in [_essence(known) for known in self._answers]:
                 raise StepError(f"the cached answer is another one: {_short(answer['answer'])}")
-            after = "" if n_asked == 1 else f", at the {n_asked}th time: several processes?"
+            after = "" if n_asked == 1 else f", at ask {n_asked}: several processes?"
             return Said(f"hit{after}")
         return Said(
             f"never a hit in {CACHE_TRIES} asks; is the cache off (RAG_CACHE_TTL_SECONDS=0), or "

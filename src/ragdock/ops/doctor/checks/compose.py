@@ -10,7 +10,7 @@ from ragdock.ops.doctor.mending import OVERRIDE, override, up
 from ragdock.ops.doctor.model import Check, Evidence, Finding, Scope, Status
 from ragdock.ops.doctor.outline import Line, children, outline
 from ragdock.ops.doctor.redact import is_secret, masked_length
-from ragdock.ops.doctor.stack import Container, compose_command, containers, in_folder
+from ragdock.ops.doctor.stack import Container, compose_command, containers, in_folder, variable
 from ragdock.ops.doctor.world import World, WorldError
 
 __all__ = ["CHECKS"]
@@ -25,7 +25,8 @@ _ASSIGNMENT: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=(.*)$")
 def _files(world: World) -> dict[str, str]:
     """The compose files of the folder, by name. Raises `WorldError` when there is none."""
     found = {}
-    for name in FILES:
+    named = variable(world, "COMPOSE_FILE")
+    for name in named.split(":") if named else FILES:
         try:
             found[name] = world.read(in_folder(world, name))
         except WorldError:
@@ -74,7 +75,7 @@ def _is_new(line: Line) -> bool:
         return False
     below = path[2:]
     return (
-        below[0] in _NEW_SERVICE
+        (len(below) == 1 and below[0] in _NEW_SERVICE)
         or below == ("healthcheck", "start_interval")
         or below == ("build", "secrets")
         or (below[0] == "env_file" and below[-1] in ("path", "required"))

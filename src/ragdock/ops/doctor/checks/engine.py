@@ -6,6 +6,7 @@ from typing import Final
 
 from ragdock.ops.doctor.engine_api import DEFAULT_HOST
 from ragdock.ops.doctor.model import Check, Finding, Scope, Status
+from ragdock.ops.doctor.place import our_servers
 from ragdock.ops.doctor.world import World, WorldError
 
 __all__ = ["CHECKS"]
@@ -31,6 +32,8 @@ def _unreachable(world: World, host: str, exc: WorldError) -> Finding:
         raise exc
     if exc.kind == "absent" and not source and not _installed(world):
         return Finding(Status.SKIP, "Docker isn't installed here, so there is nothing to look at")
+    if not source and any(not server.inside for server in our_servers(world)):
+        return Finding(Status.SKIP, "no Docker Engine answers, and ragdock runs here without it")
     summary = f"no Docker Engine answers at {host}"
     if source == "DOCKER_HOST" and host != DEFAULT_HOST:
         cause = "DOCKER_HOST names a place where no daemon listens (any more)."

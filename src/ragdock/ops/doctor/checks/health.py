@@ -21,6 +21,10 @@ _TOO_LONG: Final = re.compile(r"Health check exceeded timeout", re.IGNORECASE)
 TIMES: Final = ["interval: 10s", "timeout: 5s", "retries: 3", "start_period: 30s"]
 OURS: Final = 'test: ["CMD", "python", "m3_1_dockerize.py", "--health"]'
 REDIS: Final = 'test: ["CMD-SHELL", "redis-cli ping | grep -q PONG"]'
+_PASSWORD: Final = (
+    "# Redis wants a password: put it in place of `changeme`, where redis-cli finds it too.",
+    "echo REDIS_PASSWORD=changeme >> .env",
+)
 MANY_CHANGES: Final = 4
 
 
@@ -36,15 +40,18 @@ def _test(one: Container) -> str:
     return " ".join(texts(one.get("Config", "Healthcheck", "Test"))[1:])
 
 
-def _restated(world: World, one: Container) -> tuple[str, ...]:
-    """A health check that works, in an override."""
+def _restated(world: World, one: Container, *, secret: bool = False) -> tuple[str, ...]:
+    """A health check that works, in an override; with the password of a Redis that wants one."""
     if one.is_ours:
         test = OURS
     elif one.service == "redis":
         test = REDIS
     else:
         return ("# Use a program in its health check that the image has.", up(world, one))
-    return override(world, one, ["healthcheck:", f"  {test}", *(f"  {line}" for line in TIMES)])
+    lines = ["healthcheck:", f"  {test}", *(f"  {line}" for line in TIMES)]
+    if secret and "REDISCLI_AUTH" not in one.environment():
+        lines.append('environment: { REDISCLI_AUTH: "${REDIS_PASSWORD:-}" }')
+    return override(world, one, lines)
 
 
 def _has_its_tool(world: World, one: Container) -> Finding | None:
@@ -138,7 +145,7 @@ def _tells_the_truth(world: World, one: Container) -> Finding | None:
             "output": _output(refused[-1]) if refused else "",
         },
         "`redis-cli ping` exits with 0 even when it prints NOAUTH or an error.",
-        _restated(world, one),
+        (*(_PASSWORD if refused else ()), *_restated(world, one, secret=bool(refused))),
     )
 
 

@@ -31,10 +31,21 @@ SKEW_SECONDS: Final = 15.0
 CLONE3: Final = (20, 10, 10)
 
 
+_PRUNE: Final = (
+    "docker builder prune --force",
+    "docker image prune --force",
+    "# More, if nothing else on this host needs it: docker system prune --all",
+)
+_LARGEST: Final = (
+    "du -xak . | sort -n | tail -n 20",
+    "# Delete or move what isn't needed, or give ./data a larger disk.",
+)
+
+
 def _disk(world: World) -> list[Finding]:
     """D09."""
-    info = world.engine("/info")
-    places = [str(dig(info, "DockerRootDir") or "/var/lib/docker"), folder(world)]
+    docker_root = str(dig(world.engine("/info"), "DockerRootDir") or "/var/lib/docker")
+    places = [docker_root, folder(world)]
     spaces: dict[str, Space] = {}
     for place in places:
         try:
@@ -43,12 +54,16 @@ def _disk(world: World) -> list[Finding]:
             continue
     if not spaces:
         return [Finding(Status.SKIP, "the Engine's disk isn't this machine's")]
-    found = [finding for place in spaces if (finding := _fill(world, place, spaces[place]))]
+    found = [
+        finding
+        for place, space in spaces.items()
+        if (finding := _fill(world, place, space, is_engines=place == docker_root))
+    ]
     free = min(space.free_bytes for space in spaces.values()) / GIB
     return found[:1] or [Finding(Status.OK, f"{free:.0f} GiB of the disk are free")]
 
 
-def _fill(world: World, place: str, space: Space) -> Finding | None:
+def _fill(world: World, place: str, space: Space, *, is_engines: bool) -> Finding | None:
     share = space.free_bytes / max(space.size_bytes, 1)
     inodes = space.free_inodes / space.inodes if space.inodes else 1.0
     if inodes >= LOW and (share >= LOW or space.free_bytes >= PLENTY):
@@ -61,18 +76,16 @@ def _fill(world: World, place: str, space: Space) -> Finding | None:
         "size_bytes": space.size_bytes,
         "free_inodes": space.free_inodes,
     }
-    evidence |= _reclaimable(world)
+    evidence |= _reclaimable(world) if is_engines else {}
     return Finding(
         Status.FAIL if full else Status.WARN,
         f"{min(share, inodes):.0%} of {what} left on the disk of {place}",
         place,
         evidence,
-        "Images, build caches and logs pile up until nothing can be written.",
-        (
-            "docker builder prune --force",
-            "docker image prune --force",
-            "# More, if nothing else on this host needs it: docker system prune --all",
-        ),
+        "Images, build caches and logs pile up until nothing can be written."
+        if is_engines
+        else "This disk isn't the Engine's: what fills it are the documents, or other files.",
+        _PRUNE if is_engines else _LARGEST,
     )
 
 
@@ -163,11 +176,12 @@ def _threads(world: World) -> list[Finding]:
     version = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
     if version >= CLONE3 or len(version) < 3:
         return [Finding(Status.OK, f"Engine {text} lets programs of today start threads")]
-    broken = [
-        one.name
-        for one in containers(world)
-        if "can't start new thread" in "\n".join(last_lines(world, one, 30))
-    ]
+    try:
+        ours = containers(world)
+    except WorldError:
+        ours = []
+    said = {one.name: "\n".join(last_lines(world, one, 30)) for one in ours}
+    broken = [name for name, log in said.items() if "can't start new thread" in log]
     return [
         Finding(
             Status.FAIL if broken else Status.WARN,

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope, Status
-from ragdock.ops.doctor.place import Place, elsewhere, our_servers, place
+from ragdock.ops.doctor.place import is_inside, servers_over
 from ragdock.ops.doctor.reading import (
     can_write,
     fail,
@@ -54,10 +54,8 @@ def _shared_memory(world: World) -> list[Finding]:
 
 def _data(world: World) -> list[Finding]:
     """D30i."""
-    if found := elsewhere(world):
-        return found
     path = str(settings(world)["data_dir"])
-    uid, groups = _server_user(world)
+    uid, groups = _server_user(world, path)
     own_uid, _, _ = world.identity()
     stat = stat_of(world, path)
     if stat is None:
@@ -119,7 +117,7 @@ def _refused(
     cause = f"The server runs as uid {uid}, and {path} belongs to {stat.uid}:{stat.gid}."
     if "ro" in options:
         cause = f"The file system mounted at {point} is read-only."
-        if point == "/" and place(world) is Place.CONTAINER:
+        if point == "/" and is_inside(world):
             cause = f"No volume is mounted at {path}, and the container's own files are read-only."
         fix: tuple[str, ...] = (
             '# in docker-compose.yml, service web: volumes: ["./data:/data"]',
@@ -165,7 +163,7 @@ def _unwritable(
 
 
 def _chown(world: World, path: str, uid: int) -> tuple[str, ...]:
-    if place(world) is Place.CONTAINER:
+    if is_inside(world):
         return (
             "# on the host, beside docker-compose.yml:",
             f"sudo chown -R {uid}:{uid} data && docker-compose up -d",
@@ -190,19 +188,17 @@ def _strangers(world: World, path: str, uid: int, groups: frozenset[int]) -> lis
     return found
 
 
-def _server_user(world: World) -> tuple[int, frozenset[int]]:
+def _server_user(world: World, path: str) -> tuple[int, frozenset[int]]:
     """Whom the server runs as: the running one, else who asks."""
-    inside = place(world) is Place.CONTAINER
-    for server in our_servers(world):
-        if inside or not server.inside:
-            status = read_or(world, f"/proc/{server.pid}/status")
-            try:
-                uid, gid = status_id(status, "Uid"), status_id(status, "Gid")
-            except WorldError:
-                continue
-            others = re.search(r"^Groups:(.*)$", status, re.MULTILINE)
-            groups = others[1].split() if others else []
-            return uid, frozenset({gid, *(int(group) for group in groups)})
+    for server in servers_over(world, path):
+        status = read_or(world, f"/proc/{server.pid}/status")
+        try:
+            uid, gid = status_id(status, "Uid"), status_id(status, "Gid")
+        except WorldError:
+            continue
+        others = re.search(r"^Groups:(.*)$", status, re.MULTILINE)
+        groups = others[1].split() if others else []
+        return uid, frozenset({gid, *(int(group) for group in groups)})
     uid, _, groups_of_ours = world.identity()
     return uid, groups_of_ours
 

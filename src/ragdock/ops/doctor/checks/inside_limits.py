@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, our_servers, place
+from ragdock.ops.doctor.place import is_inside, servers_over
 from ragdock.ops.doctor.reading import (
     cpu,
     fail,
@@ -94,8 +94,8 @@ def _tasks(world: World) -> list[Finding]:
 
 def _descriptors(world: World) -> list[Finding]:
     """D22."""
-    inside = place(world) is Place.CONTAINER
-    servers = [one.pid for one in our_servers(world) if inside or not one.inside]
+    inside = is_inside(world)
+    servers = [one.pid for one in servers_over(world, str(settings(world)["data_dir"]))]
     found: list[Finding] = []
     most = (0.0, "")
     for pid in servers or ([1] if inside else []):

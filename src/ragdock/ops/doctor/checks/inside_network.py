@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, elsewhere, is_inside, place
+from ragdock.ops.doctor.place import is_inside
 from ragdock.ops.doctor.reading import (
     fail,
     listeners,
@@ -97,8 +97,6 @@ def _redis_at_localhost(world: World) -> list[Finding]:
 
 def _names(world: World) -> list[Finding]:
     """D38i."""
-    if found := elsewhere(world):
-        return found
     inside = is_inside(world)
     hosts = {
         variable: host
@@ -110,7 +108,7 @@ def _names(world: World) -> list[Finding]:
         try:
             world.resolve(host)
         except WorldError as exc:
-            if exc.kind not in ("unresolved", "unresolvable"):
+            if exc.kind not in ("unresolved", "unresolvable", "timeout"):
                 raise
             problems.append(_unresolved(variable, host, exc, inside=inside))
     if problems or hosts:
@@ -121,7 +119,7 @@ def _names(world: World) -> list[Finding]:
 
 def _unresolved(variable: str, host: str, exc: WorldError, *, inside: bool) -> Finding:
     evidence = {variable: host, "kind": exc.kind, "error": exc.detail}
-    if exc.kind == "unresolvable":
+    if exc.kind in ("unresolvable", "timeout"):
         cause = "No name server answers: the container is on no network, or the machine is offline."
     elif inside:
         cause = (
@@ -147,8 +145,6 @@ def _unresolved(variable: str, host: str, exc: WorldError, *, inside: bool) -> F
 
 def _two_localhosts(world: World) -> list[Finding]:
     """D39."""
-    if found := elsewhere(world):
-        return found
     named = endpoints(settings(world))
     names = {variable: place for variable, place in named.items() if place[0] == "localhost"}
     problems = []
@@ -181,8 +177,6 @@ def _answers(world: World, address: str, port: int) -> bool:
 
 def _slow_names(world: World) -> list[Finding]:
     """D40."""
-    if found := elsewhere(world):
-        return found
     n_dots, domains = _resolver(read_or(world, "/etc/resolv.conf"))
     problems = []
     hosts = {
@@ -256,9 +250,7 @@ def _is_address(host: str) -> bool:
 
 def _reachable(world: World) -> list[Finding]:
     """G14."""
-    if found := elsewhere(world):
-        return found
-    inside = place(world) is Place.CONTAINER
+    inside = is_inside(world)
     named = endpoints(settings(world))
     named.pop("REDIS_HOST", None)
     problems = []

@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from ragdock.ops.doctor.mending import add_file, declared_in, override, set_variables, up
 from ragdock.ops.doctor.model import Check, Evidence, Finding, Scope, Status
+from ragdock.ops.doctor.outline import outline
 from ragdock.ops.doctor.owners import free_port_after, listeners, owner_of
 from ragdock.ops.doctor.stack import (
     Container,
+    compose_command,
     containers,
     dig,
     each,
@@ -135,9 +137,6 @@ def _proc(one: Container) -> str:
 
 
 def _listen_everywhere(world: World, one: Container) -> tuple[str, ...]:
-    for name in (declared_in(world, one, "RAG_HOST"),):
-        if name:
-            return (f"sed -i 's/RAG_HOST\\([=:] *\\).*/RAG_HOST\\10.0.0.0/' {name}", up(world, one))
     if "--host" in (words := texts(one.get("Config", "Cmd"))):
         command = [word for word in words if not re.match(r"--host|127\.|localhost", word)]
         line = ", ".join(f'"{word}"' for word in command)
@@ -196,13 +195,31 @@ def _name(world: World, one: Container, ours: list[Container]) -> Finding | None
         one.name,
         evidence,
         "Names resolve only between containers that share a network of their own (not `bridge`).",
-        (up(world, one, "--force-recreate"),)
-        if not declared_in(world, one, "network_mode")
-        else (
-            f"sed -i '/network_mode/d' {declared_in(world, one, 'network_mode')}",
-            up(world, one, "--force-recreate"),
-        ),
+        _join(world, one, next(other for other in ours if other.name in owners)),
     )
+
+
+def _join(world: World, one: Container, redis: Container) -> tuple[str, ...]:
+    """Lines after which both are on one network."""
+    if name := declared_in(world, one, "network_mode"):
+        again = up(world, one, "--force-recreate")
+        return (f"sed -i '/network_mode/d' {name}", again)
+    mine, theirs = (_declared_networks(world, each_one) for each_one in (one, redis))
+    if mine and theirs and not {*mine} & {*theirs}:
+        return override(world, one, [f"networks: [{', '.join([*mine, theirs[0]])}]"])
+    # The files say it right, so somebody has taken it off by hand.
+    return (up(world, one, "--force-recreate", one.service).rstrip(),)
+
+
+def _declared_networks(world: World, one: Container) -> list[str]:
+    """The service's networks as compose understands its files; empty when it doesn't say."""
+    try:
+        text = world.output(*compose_command(world, one).split(), "config")
+    except WorldError:
+        return []
+    above = ("services", one.service, "networks")
+    found = [line for line in outline(text) if line.path[:3] == above and len(line.path) == 4]
+    return [line.value if line.path[-1] == "-" else line.path[-1] for line in found]
 
 
 def _is_foreign(host: str) -> bool:
@@ -254,9 +271,11 @@ def _published_to_all(world: World, one: Container) -> Finding | None:
 
 
 def _unpublish(world: World, one: Container, port: int, inner: str) -> tuple[str, ...]:
-    for text in (f"0.0.0.0:{port}:{inner}", f"{port}:{inner}"):
+    # A number, or a variable as in `${REDIS_PORT:-6379}:6379`.
+    for text in (f"0.0.0.0:{port}:{inner}", f"{port}:{inner}", f"}}:{inner}"):
         if name := declared_in(world, one, text):
-            edit = f"sed -i 's/{re.escape(text)}/127.0.0.1:{port}:{inner}/' {name}"
+            outer = r"(^|[^0-9.:])(0\.0\.0\.0:)?([0-9]+|\$\{[^}]*\})"
+            edit = f"sed -i -E 's/{outer}:{inner}\\b/\\1127.0.0.1:\\3:{inner}/' {name}"
             return (edit, up(world, one))
     return (f"# Take `{port}:{inner}` out of the ports of {one.service}, then:", up(world, one))
 

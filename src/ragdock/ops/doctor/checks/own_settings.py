@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, elsewhere, our_servers, place
+from ragdock.ops.doctor.place import is_inside, our_servers
 from ragdock.ops.doctor.reading import (
     fail,
     fields_of,
@@ -148,7 +148,7 @@ def _known(world: World) -> list[Finding]:
     """G03."""
     known = set(settings(world)["variables"])
     named = set(world.environ())
-    if place(world) is Place.BARE:
+    if not is_inside(world):
         text = read_or(world, f"{world.environ().get('PWD', '')}/.env")
         named |= set(re.findall(r"^(?:export\s+)?([A-Za-z_]\w*)\s*=", text, re.MULTILINE))
     unknown = sorted(
@@ -174,8 +174,6 @@ def _known(world: World) -> list[Finding]:
 
 def _keys(world: World) -> list[Finding]:
     """G04."""
-    if found := elsewhere(world):
-        return found
     s = settings(world)
     try:
         store = world.ragdock("store")
@@ -241,11 +239,9 @@ def _memory(world: World) -> list[Finding]:
     if limit is None:
         return ok("no memory limit")
     limit_mb = limit // MIB
-    inside = place(world) is Place.CONTAINER
     sizes = [
         fields_of(read_or(world, f"/proc/{one.pid}/status").replace(":", "").replace(" kB", ""))
         for one in our_servers(world)
-        if inside or not one.inside
     ]
     each_mb = BASE_MB if s["embedder"] == "minilm" else REMOTE_BASE_MB
     each_mb = max([each_mb, *(size.get("VmRSS", 0) // 1024 for size in sizes)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, elsewhere, place
+from ragdock.ops.doctor.place import is_inside
 from ragdock.ops.doctor.reading import fail, mib, mount_of, ok, settings, skip, warn
 from ragdock.ops.doctor.world import World, WorldError
 
@@ -44,8 +44,6 @@ def _existing(world: World, path: str) -> str:
 
 def _space(world: World) -> list[Finding]:
     """G05."""
-    if found := elsewhere(world):
-        return found
     s = settings(world)
     path = _existing(world, str(s["data_dir"]))
     space = world.space(path)
@@ -92,8 +90,6 @@ def _space(world: World) -> list[Finding]:
 
 def _file_system(world: World) -> list[Finding]:
     """G06."""
-    if found := elsewhere(world):
-        return found
     path = str(settings(world)["data_dir"])
     point, kind, _ = mount_of(world, path)
     evidence = {"path": path, "mounted_at": point, "type": kind}
@@ -110,7 +106,7 @@ def _file_system(world: World) -> list[Finding]:
                 **evidence,
             )
         ]
-    if place(world) is Place.CONTAINER and (kind in _FORGETTING or kind == "tmpfs"):
+    if is_inside(world) and (kind in _FORGETTING or kind == "tmpfs"):
         return [
             fail(
                 f"nothing is mounted at {path}: the data goes with the container",
@@ -141,8 +137,6 @@ def _file_system(world: World) -> list[Finding]:
 
 def _files(world: World) -> list[Finding]:
     """G07."""
-    if found := elsewhere(world):
-        return found
     files = world.ragdock("files")
     if not files:
         return ok("no store yet", files=0)
@@ -223,8 +217,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _model(world: World) -> list[Finding]:
     """G08."""
-    if found := elsewhere(world):
-        return found
     s = settings(world)
     if s["embedder"] != "minilm":
         return ok("embeddings come from an endpoint", embedder=s["embedder"])
@@ -252,8 +244,6 @@ def _model(world: World) -> list[Finding]:
 
 def _fingerprints(world: World) -> list[Finding]:
     """G13."""
-    if found := elsewhere(world):
-        return found
     try:
         wanted = world.ragdock("model")["fingerprint"]
     except WorldError:
@@ -286,8 +276,6 @@ def _fingerprints(world: World) -> list[Finding]:
 
 def _audit(world: World) -> list[Finding]:
     """G17."""
-    if found := elsewhere(world):
-        return found
     s = settings(world)
     if s["audit"] != "file":
         return ok(f"the audit log isn't a file (RAG_AUDIT={s['audit']})")
@@ -321,8 +309,6 @@ def _audit(world: World) -> list[Finding]:
 
 def _past(world: World) -> list[Finding]:
     """G25."""
-    if found := elsewhere(world):
-        return found
     last = _store(world).get("last_change_at")
     if last is None:
         return ok("nothing was written yet")

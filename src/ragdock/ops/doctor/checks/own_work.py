@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, elsewhere, our_servers, place
+from ragdock.ops.doctor.place import is_inside, servers_over
 from ragdock.ops.doctor.reading import fail, mib, ok, read_or, settings, skip, warn
 from ragdock.ops.doctor.world import World, WorldError
 
@@ -25,8 +25,6 @@ def _store(world: World) -> dict[str, Any]:
 
 def _worked(world: World) -> list[Finding]:
     """G09."""
-    if found := elsewhere(world):
-        return found
     s, store = settings(world), _store(world)
     n_waiting = int(store["pending"]) + int(store["processing"])
     evidence = {
@@ -39,7 +37,8 @@ def _worked(world: World) -> list[Finding]:
         return ok(f"{store['workers']} workers live, {n_waiting} documents wait", **evidence)
     fix: tuple[str, ...]
     if s["ingest"]:
-        if any(server.role == "serve" for server in our_servers(world)):
+        over = servers_over(world, str(s["data_dir"]))
+        if any(server.role == "serve" for server in over):
             cause = "The server processes documents itself, and none of its workers lives."
         else:
             cause = "No server runs over this data directory."
@@ -60,8 +59,6 @@ def _worked(world: World) -> list[Finding]:
 
 def _failed(world: World) -> list[Finding]:
     """G10."""
-    if found := elsewhere(world):
-        return found
     store = _store(world)
     codes = [f"{n} {code or 'unknown'}" for code, n in store["failed_codes"].items()]
     evidence = {"failed": store["failed"], "codes": codes}
@@ -84,8 +81,6 @@ def _failed(world: World) -> list[Finding]:
 
 def _stuck(world: World) -> list[Finding]:
     """G11."""
-    if found := elsewhere(world):
-        return found
     store = _store(world)
     oldest = store["oldest_due_at"]
     age = max(0.0, world.now() - float(oldest)) if oldest is not None else 0.0
@@ -129,8 +124,6 @@ def _stuck(world: World) -> list[Finding]:
 
 def _full(world: World) -> list[Finding]:
     """G15."""
-    if found := elsewhere(world):
-        return found
     s, store = settings(world), _store(world)
     n_open = int(store["pending"]) + int(store["processing"])
     parts = {
@@ -165,11 +158,10 @@ def _full(world: World) -> list[Finding]:
 
 def _health(world: World) -> list[Finding]:
     """G12."""
-    if found := elsewhere(world):
-        return found
     port = int(settings(world)["port"])
-    running = [one for one in our_servers(world) if one.role == "serve" and not one.inside]
-    inside = place(world) is Place.CONTAINER
+    over = servers_over(world, str(settings(world)["data_dir"]))
+    running = [one for one in over if one.role == "serve"]
+    inside = is_inside(world)
     try:
         answer = world.ragdock("health")
     except WorldError as exc:

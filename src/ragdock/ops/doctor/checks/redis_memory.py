@@ -8,7 +8,7 @@ from typing import Final
 
 from ragdock.ops.doctor.checks.redis_reach import Redis, asked
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, place
+from ragdock.ops.doctor.place import is_inside
 from ragdock.ops.doctor.reading import fail, may_write, mib, ok, skip, warn
 from ragdock.ops.doctor.world import World, WorldError
 
@@ -149,15 +149,15 @@ def _snapshots(redis: Redis) -> list[Finding]:
         "errorstat_MISCONF": _count(redis.info.get("errorstat_MISCONF", "")),
     }
     if status == "err":
-        directory = evidence["dir"] or "/data"
+        directory = str(evidence["dir"] or "/data")
         return [
             (warn if stops == "no" else fail)(
                 "Redis can't write its snapshot"
                 + ("" if stops == "no" else ", and refuses all writes because of that"),
                 f"It may not write {directory}, or the disk is full. Its log says which.",
                 (
-                    "docker-compose logs --tail 20 redis",
-                    f"docker-compose run --rm --user 0 --entrypoint chown redis -R 999 {directory}",
+                    redis.log,
+                    *redis.give(directory),
                     redis.cli("bgsave"),
                 ),
                 "rdb",
@@ -256,7 +256,7 @@ def _kept(redis: Redis) -> list[Finding]:
 
 def _owner(redis: Redis) -> list[Finding]:
     """R10."""
-    if place(redis.world) is not Place.BARE:
+    if is_inside(redis.world):
         return skip("Redis's files are in another container: `ragdock doctor` on the host")
     pid, directory = int(redis.number("process_id")), redis.config("dir")
     status = _status(redis.world, pid)

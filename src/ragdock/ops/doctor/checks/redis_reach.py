@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import Place, elsewhere, place
+from ragdock.ops.doctor.place import is_inside
 from ragdock.ops.doctor.reading import fail, ok, read_or, settings, skip, warn
 from ragdock.ops.doctor.world import World, WorldError
 
@@ -43,7 +43,28 @@ class Redis:
     def cli(self, *words: str) -> str:
         """A line that gives Redis a command."""
         line = " ".join(["redis-cli", *words])
-        return f"docker-compose exec redis {line}" if self.inside else line
+        return f"docker-compose exec -T redis {line}" if self.inside else line
+
+    @property
+    def log(self) -> str:
+        """A line that shows the end of its log."""
+        if self.inside:
+            return "docker-compose logs --tail 20 redis"
+        return "journalctl -u redis-server -n 20 --no-pager"
+
+    def give(self, directory: str) -> tuple[str, ...]:
+        """Lines that make it the owner of its directory.
+
+        `docker-compose run` would keep `cap_drop: [ALL]`, and chown needs a capability.
+        """
+        if not self.inside:
+            return (f"sudo chown -R redis: {directory}",)
+        image = "$(docker inspect -f '{{.Config.Image}}' \"$redis\")"
+        return (
+            "redis=$(docker-compose ps -q redis)",
+            f'docker run --rm --user 0 --entrypoint chown --volumes-from "$redis" "{image}" '
+            f"-R 999 {directory}",
+        )
 
 
 def asked(world: World) -> Redis | list[Finding]:
@@ -51,8 +72,6 @@ def asked(world: World) -> Redis | list[Finding]:
 
     Raises `WorldError` when it doesn't answer, which R7 and R8 tell.
     """
-    if found := elsewhere(world):
-        return found
     if not settings(world).get("redis_host"):
         return skip("REDIS_HOST isn't set: ragdock caches in its own memory")
     # First, so that a Redis that hangs costs one time-out and not one a question.
@@ -64,7 +83,7 @@ def asked(world: World) -> Redis | list[Finding]:
             raise
     text = str(world.redis("INFO"))
     info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return Redis(world, info, place(world) is Place.CONTAINER)
+    return Redis(world, info, is_inside(world))
 
 
 def _refused(world: World) -> list[Finding]:
@@ -74,10 +93,10 @@ def _refused(world: World) -> list[Finding]:
         return error
     if error is None:
         return ok("Redis answers", **evidence)
-    if error.kind in ("unresolved", "unresolvable"):
+    if error.kind in ("unresolved", "unresolvable") or "no address in" in error.detail:
         return skip("the name has no address: see D38i")
     address = evidence["address"]
-    inside = place(world) is Place.CONTAINER
+    inside = is_inside(world)
     if inside and str(address).startswith(("localhost:", "127.", "::1:")):
         return skip("REDIS_HOST is this container itself: see D37i")
     if error.kind == "status":
@@ -119,8 +138,6 @@ def _refused(world: World) -> list[Finding]:
 
 def _ping(world: World) -> tuple[WorldError | list[Finding] | None, dict[str, Any]]:
     """The error that PING ended in, or why there is nothing to ask."""
-    if found := elsewhere(world):
-        return found, {}
     known = settings(world)
     if not known.get("redis_host"):
         return skip("REDIS_HOST isn't set: ragdock caches in its own memory"), {}
@@ -151,7 +168,7 @@ def _password(world: World) -> list[Finding]:
     superfluous = superfluous or "no password is set" in error.detail
     if not (wants or wrong or superfluous):
         return skip(f"Redis answers with another error: {error.detail[:80]}")
-    inside = place(world) is Place.CONTAINER
+    inside = is_inside(world)
     again = "docker-compose up -d" if inside else "# then restart ragdock"
     if superfluous:
         fix = ("# remove REDIS_PASSWORD from .env, or start Redis with --requirepass", again)

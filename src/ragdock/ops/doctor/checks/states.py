@@ -34,10 +34,11 @@ _REQUIRED: Final = ("web", "redis")
 SETTLED_SECONDS: Final = 120.0
 MANY_RESTARTS: Final = 3
 
+NO_KEY: Final = "There is no API key"
 _REASONS: Final = (
     (r"chown|PermissionError|Permission denied", "It may not write where it must: see D30."),
     (r"Read-only file system|No usable temporary directory", "It writes where it can't: see D31."),
-    (r"no API key exists|without any key", "Outside development it wants an API key first."),
+    (NO_KEY, "Outside development it wants an API key first."),
     (r"exec format error", "The program is for another processor: see D14."),
     (r"[Aa]ddress already in use", "Two processes want the same port in the container."),
     (r"No space left on device", "The disk is full: see D09."),
@@ -258,13 +259,14 @@ def _restarts(world: World, one: Container) -> Finding | None:
     lines = last_lines(world, one, 8)
     text = "\n".join(lines)
     reason = next((said for pattern, said in _REASONS if re.search(pattern, text)), "")
+    code = _last_exit_code(world, one)
     return Finding(
         Status.FAIL,
-        f"starts over and over: {times}, exit code {one.get('State', 'ExitCode')}",
+        f"starts over and over: {times}, exit code {'unknown' if code is None else code}",
         one.name,
         {
             "restarts": count,
-            "exit_code": one.get("State", "ExitCode"),
+            "exit_code": code,
             "started": str(one.get("State", "StartedAt")),
             "log": lines,
         },
@@ -273,10 +275,21 @@ def _restarts(world: World, one: Container) -> Finding | None:
     )
 
 
+def _last_exit_code(world: World, one: Container) -> int | None:
+    """Of the end before; while the process runs again, the Engine's description says 0."""
+    if not one.running:
+        return int(numbers(one.get("State", "ExitCode")) or 0)
+    ends = events_of(world, one, "die")
+    return _exit_code(ends[-1]) if ends else None
+
+
 def _after_loop(world: World, one: Container, text: str) -> tuple[str, ...]:
     named = re.search(r"Error: ([A-Z][A-Z0-9_]+)=", text)
     if named and variable(world, named[1]):
         return (f"sed -i '/^{named[1]}=/d' .env", up(world, one))
+    if NO_KEY in text and one.service:
+        make = f"run --rm {one.service} ragdock keys create --name admin --rights admin"
+        return (f"{compose_command(world, one)} {make}", up(world, one))
     again = up(world, one, "--force-recreate", one.service).rstrip()
     return (f"docker logs --tail 50 {one.name}", f"# Mend what it says, then: {again}")
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from ragdock.ops.doctor.history import events_of, last_lines
 from ragdock.ops.doctor.mending import override, set_variables
 from ragdock.ops.doctor.model import Check, Finding, Scope, Status
+from ragdock.ops.doctor.place import Process, processes
 from ragdock.ops.doctor.stack import Container, dig, each, numbers, texts
 from ragdock.ops.doctor.world import World
 
@@ -17,6 +18,7 @@ SIGNALS: Final = {
     "SIGHUP": 1, "SIGINT": 2, "SIGQUIT": 3, "SIGUSR1": 10, "SIGUSR2": 12, "SIGTERM": 15,
 }  # fmt: skip
 SIGKILL: Final = 9
+INITS: Final = ("docker-init", "tini", "dumb-init", "catatonit", "s6-svscan", "systemd")
 SHELLS: Final = ("sh", "bash", "dash", "ash")
 _WAITING: Final = re.compile(
     r"Waiting for (?:connections|background tasks) to|shutting down", re.IGNORECASE
@@ -49,9 +51,10 @@ def _ignores(world: World, one: Container, killed: float | None) -> Finding | No
     caught = int(fields.get("SigCgt", ""), 16) >> (number - 1) & 1
     # A process that isn't the first of its namespace dies of a signal that it doesn't handle.
     first = fields.get("NSpid", "1").split()[-1] == "1"
-    if caught or not first:
-        return None
     name = fields.get("Name", "")
+    # An init has no handlers either: it waits for signals (sigtimedwait) and hands them on.
+    if caught or not first or name in INITS or one.get("HostConfig", "Init") is True:
+        return None
     evidence: dict[str, Any] = {"pid_1": name, "SigCgt": fields.get("SigCgt"), "signal": number}
     if killed is not None:
         evidence["seconds_until_kill"] = round(killed, 1)
@@ -108,21 +111,25 @@ def _stops_in_time(world: World, one: Container) -> Finding | None:
 
 
 def _zombies(world: World, one: Container) -> Finding | None:
-    """D46."""
-    top = world.engine(f"/containers/{one.id}/top?ps_args=-eo%20pid,ppid,stat,comm")
-    titles = texts(dig(top, "Titles"))
-    rows = [texts(row) for row in (dig(top, "Processes") or []) if isinstance(row, list)]
-    if "STAT" not in titles:
-        return Finding(Status.SKIP, "the Engine's `ps` shows no states", one.name)
-    column = titles.index("STAT")
-    dead = [" ".join(row) for row in rows if len(row) > column and row[column].startswith("Z")]
+    """D46. The Engine's `top` leaves dead processes out on kernels of today, `/proc` doesn't."""
+    everyone = {process.pid: process for process in processes(world)}
+    if one.get("State", "Pid") not in everyone:
+        return Finding(Status.SKIP, "the Engine's processes aren't this machine's", one.name)
+
+    def is_below(process: Process | None) -> bool:
+        while process is not None and process.pid != one.get("State", "Pid"):
+            process = everyone.get(process.parent)
+        return process is not None
+
+    own = [process for process in everyone.values() if is_below(process)]
+    dead = [f"{process.pid} {process.name}" for process in own if process.state == "Z"]
     if len(dead) < MANY_ZOMBIES:
         return None
     return Finding(
         Status.WARN,
         f"has {len(dead)} dead processes that nobody buries",
         one.name,
-        {"zombies": len(dead), "processes": len(rows), "examples": dead[:3]},
+        {"zombies": len(dead), "processes": len(own), "examples": dead[:3]},
         "Its first process doesn't wait for children that it inherits; each holds a process id.",
         override(world, one, ["init: true"]),
     )
