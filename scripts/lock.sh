@@ -42,3 +42,5 @@ lock requirements/load.txt requirements/load.in "$@"
 lock requirements/lint.txt requirements/lint.in "$@"
 # What checks the image and its files: make image-check.
 lock requirements/image.txt requirements/image.in "$@"
+# Jupyter for the notebook, in one environment with the server's packages.
+lock requirements/notebook.txt requirements/notebook.in -c requirements.txt "$@"

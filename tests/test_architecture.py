@@ -40,6 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "api": {"api", "settings", "logs", "samples"} | _USE_CASES,
     "ops": {"ops", "settings", "logs", "samples"} | _USE_CASES,
     "cli": {"cli", "api", "ops", "adapters", "settings", "logs", "samples"} | _USE_CASES,
+    "tour": {"tour", "cli", "ops", "adapters", "settings", "logs", "samples"} | _USE_CASES,
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -51,6 +52,9 @@ PLACES: dict[str, tuple[str, ...]] = {
     "fastapi": ("api",),
     "httpcore2": ("adapters/fetchers",),
     "httpx2": ("adapters", "cli"),
+    "IPython": ("tour/showing.py",),
+    "ipywidgets": ("tour/card.py",),
+    "matplotlib": ("tour/plots.py",),
     "idna": ("core/weburls.py",),
     "opentelemetry": ("adapters/tracing/otel.py",),
     "pathspec": ("cli/ignoring.py",),
@@ -83,6 +87,8 @@ ENVIRONMENT_READERS = {
     "adapters/tracing/otel.py": "the size of OpenTelemetry's queue, which its SDK reads as well",
     "adapters/metrics/prometheus.py": "PROMETHEUS_MULTIPROC_DIR is how prometheus_client is told",
     "ops/doctor/live.py": "shows the checks what the process was given",
+    "tour/demo.py": "hands PATH to the notebook's servers",
+    "tour/shell.py": "hands the environment to the notebook's scripts; what the base images are",
     "cli/probe.py": "runs every few seconds, so it loads the standard library only",
 }
 

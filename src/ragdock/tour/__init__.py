@@ -1,0 +1,1 @@
+"""What the notebook calls: cells with Docker, the decision card, plots, challenges."""
