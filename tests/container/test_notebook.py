@@ -16,7 +16,9 @@ FILE = "M3_1_Containerization_with_Docker.ipynb"
 @pytest.fixture(scope="module")
 def jupyter() -> Path:
     """Jupyter in an environment of its own, as `make notebook` makes it."""
-    run(["make", ".cache/notebook/.done", f"PYTHON={sys.executable}"], 900, cwd=ROOT)
+    run(
+        ["make", ".cache/notebook/.done", f"PYTHON={sys.executable}"], timeout_seconds=900, cwd=ROOT
+    )
     return ROOT / ".cache/notebook/bin/jupyter"
 
 
@@ -42,7 +44,7 @@ def test_the_notebook_runs_in_jupyter_with_docker(
             jupyter, "nbconvert", "--to", "notebook", "--execute", "--inplace",
             "--ExecutePreprocessor.timeout=900", solved,
         ],
-        1500,
+        timeout_seconds=1500,
         cwd=ROOT,
     )  # fmt: skip
     cells = json.loads(solved.read_text(encoding="utf-8"))["cells"]
@@ -61,7 +63,7 @@ def test_the_notebook_runs_in_jupyter_with_docker(
         for kind in output.get("data", ())
     }
     assert {"image/png", "text/markdown", "application/vnd.jupyter.widget-view+json"} <= kinds
-    run([jupyter, "nbconvert", "--to", "html", solved], 300, cwd=ROOT)
+    run([jupyter, "nbconvert", "--to", "html", solved], timeout_seconds=300, cwd=ROOT)
     label = "label=com.docker.compose.project=ragdock-tour"
     assert run(["docker", "ps", "-aq", "--filter", label]).stdout == ""
 
@@ -73,4 +75,6 @@ def _solve(notebook: dict[str, list[dict[str, object]]], number: int) -> None:
             told = "".join(map(str, before["source"]))  # type: ignore[call-overload]
             solution = told.split("```python\n")[1].split("```")[0]
             asked = "".join(map(str, cell["source"]))  # type: ignore[call-overload]
-            cell["source"] = re.sub(r"^answer_.*\n", lambda _: solution, asked, flags=re.MULTILINE)
+            cell["source"] = re.sub(
+                r"^answer_.*\n", lambda _, text=solution: text, asked, flags=re.MULTILINE
+            )
