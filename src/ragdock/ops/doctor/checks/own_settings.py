@@ -25,7 +25,7 @@ __all__ = ["CHECKS"]
 
 MIB: Final = 2**20
 BASE_MB: Final = 200
-"""A server process with the local model, measured at rest; see docs/operations.md, Memory."""
+"""A server process with the local model; what a running one really has counts for more."""
 REMOTE_BASE_MB: Final = 120
 NEAR_SECONDS: Final = 7 * 86_400.0
 _AGAIN: Final = "docker-compose up -d      # without Docker: start ragdock again"
