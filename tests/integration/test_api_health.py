@@ -143,6 +143,7 @@ def test_every_metric_appears_after_use(tmp_path: Path) -> None:
         if exposed in (
             "rag_cache_errors_total",
             "rag_connections_closed_total",
+            "rag_trace_spans_total",
             "rag_url_fetches_total",
         ):
             assert exposed in text  # What doesn't happen has no labels.
