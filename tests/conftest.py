@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 # Settings fall back to the environment, and a test must not depend on who runs it. The model's
 # directory is the one thing that the outside may say.
 _KEPT = {"RAG_MODEL_DIR"}
-_PREFIXES = ("RAG_", "REDIS_")
+_PREFIXES = ("RAG_", "REDIS_", "OTEL_")
 _NAMES = {"ENVIRONMENT", "PORT", "RAGDOCK_API_KEY", "RAGDOCK_KEY_FILE"}
 
 
@@ -23,6 +24,11 @@ _EXPECTED_SKIPS = (
     "nothing answers at",  # The live half of tests_docker_sanity.py; the container tests run it.
 )
 _unexpected_skips: list[str] = []
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start: a shell's background jobs inherit that it is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -98,7 +98,7 @@ def test_a_release_is_for_two_platforms_with_papers() -> None:
         re.findall(r"^ARG ([A-Z]+)", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
     )
     given = {line.split("=")[0] for line in push["with"]["build-args"].splitlines()}
-    assert given == {"VERSION", "REVISION", "CREATED"} <= declared
+    assert given == {"VERSION", "REVISION", "CREATED", "SOURCE"} <= declared
     publish = str(workflow["jobs"]["publish"]["steps"])
     for word in ("imagetools create", "attest-build-provenance", "cosign sign --yes"):
         assert word in publish

@@ -16,8 +16,9 @@ SECRETS = {
     "RAG_EMBED_API_KEY": "embed_api_key",
     "RAG_LLM_API_KEY": "llm_api_key",
     "RAG_ADMIN_KEY": "admin_key",
+    "OTEL_EXPORTER_OTLP_HEADERS": "otlp_headers",
 }
-VALUE = "s3cr3t-and-long-enough-for-an-admin-key"
+VALUE = "name=s3cr3t-and-long-enough-for-an-admin-key"
 
 
 @pytest.fixture(autouse=True)
