@@ -118,8 +118,8 @@ $(LOAD_VENV)/.load: requirements/load.txt
 	@$(LOAD_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements/load.txt
 	@touch $@
 
-LOAD = PYTHONPATH=src RAG_MODEL_DIR=models $(LOAD_VENV)/bin/python -m loadtest
-OWN := --python $(VENV)/bin/python $(if $(MIX),--mix '$(MIX)')
+LOAD = PYTHONPATH=$(CURDIR)/src RAG_MODEL_DIR=$(CURDIR)/models $(LOAD_VENV)/bin/python -m loadtest
+OWN := --python $(abspath $(VENV))/bin/python $(if $(MIX),--mix '$(MIX)')
 QUICK ?=
 load: $(VENV)/.base models/manifest.json $(LOAD_VENV)/.load ## Load a server of its own, break things, write a report (6 minutes; QUICK=1: 90 s)
 	@$(LOAD) load $(OWN) $(if $(QUICK),--quick)
