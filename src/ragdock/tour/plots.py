@@ -141,7 +141,7 @@ def draw(points: Sequence[Point], model: Sequence[tuple[float, float]], title: s
     left.set(xlabel="clients", ylabel="answers a second", xscale="log", title=title)
     left.set_xticks(clients, [str(n) for n in clients])
     left.minorticks_off()
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1.1 * max(point.per_second for point in points))
     right.plot(
         [point.per_second for point in points], [point.p95_ms for point in points], "o",
         color="#2563eb", label="measured p95, closed loop",

@@ -52,8 +52,8 @@ class Shell:
                 "show what was recorded."
             )
 
-    def __call__(self, name: str, script: str, timeout_seconds: float = 900.0) -> str:
-        """Run the script (bash, stops at the first error), or show its recording; what was shown.
+    def __call__(self, name: str, script: str, timeout_seconds: float = 900.0) -> None:
+        """Run the script (bash, stops at the first error), or show its recording.
 
         Raises `ConfigurationError` when the script fails, or when nothing was recorded.
         """
@@ -69,7 +69,6 @@ class Shell:
             )
             text = str(entry["output"])
         self._say(text.rstrip("\n"))
-        return text
 
     def recorded(self, name: str) -> dict[str, Any]:
         """The recording of one cell."""
