@@ -27,7 +27,7 @@ _unexpected_skips: list[str] = []
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start: a shell's background jobs inherit that it is ignored."""
+    """Let Ctrl-C reach what tests start: a shell's background jobs inherit that it is ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

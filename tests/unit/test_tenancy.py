@@ -26,9 +26,9 @@ METHODS = sorted(
 )
 # What a worker does with jobs that it was given, and what belongs to no collection.
 FOR_WORKERS = {
-    "claim", "close", "commit_document", "expand", "fail", "last_change", "oldest", "ping", "progress",
-    "purge", "queue_bytes", "queue_depth", "release", "renew", "secret", "spool", "stage",
-    "workers",
+    "claim", "close", "commit_document", "expand", "fail", "last_change", "oldest", "ping",
+    "progress", "purge", "queue_bytes", "queue_depth", "release", "renew", "secret", "spool",
+    "stage", "workers",
 }  # fmt: skip
 
 
