@@ -278,7 +278,7 @@ def test_wrong_parameters_are_422(strict: TestClient, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/jobs?before=0", "/v1/jobs?before=job_0000000000000", "/v1/jobs/x", "/v1/jobs/1"]
+    "path", ["/v1/jobs?before=0", "/v1/jobs?before=job_zzzzzzzzzzzzz", "/v1/jobs/x", "/v1/jobs/1"]
 )
 def test_wrong_job_ids_are_404(strict: TestClient, path: str) -> None:
     """An id that is none answers as one that is nobody's, so that none can be guessed."""
