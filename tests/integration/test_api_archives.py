@@ -260,7 +260,7 @@ def test_a_crash_loses_and_doubles_nothing(tmp_path: Path, delay_seconds: float)
             asked = [client.get("/v1/jobs", params={"status": state}).json() for state in states]
             return [job for page in asked for job in page["jobs"]]
 
-        until(lambda: not unfinished(), 60.0)
+        until(lambda: not unfinished(), 180.0)
         listed = client.get("/v1/documents", params={"limit": 1000}).json()["documents"]
         names = [one["filename"] for one in listed]
         assert len(names) == len(set(names)) == 121
