@@ -48,7 +48,7 @@ class Plan:
     n_popular: int
 
 
-FULL = Plan((1, 2, 4, 8, 16, 32), 8.0, (0.3, 0.6, 0.8, 0.95), 10.0, 8.0, 6.0, 7.0, 60, 100)
+FULL = Plan((1, 2, 4, 8, 16, 32), 8.0, (0.3, 0.6, 0.8, 0.95, 1.3), 10.0, 10.0, 6.0, 6.0, 60, 100)
 QUICK = Plan((1, 4, 16), 2.5, (0.3, 0.7), 3.5, 3.0, 2.5, 2.5, 10, 30)
 
 
@@ -145,7 +145,7 @@ def _load(options: argparse.Namespace) -> int:
             target.fill(plan.n_documents)
             target.warm(mix)
             results["faults"] = runs.fault_run(
-                target, mix, min(max(0.25 * peak, 5.0), 60.0), plan.baseline_seconds,
+                target, mix, min(max(0.5 * peak, 5.0), 60.0), plan.baseline_seconds,
                 plan.fault_seconds, plan.recovery_seconds, _say,
             )  # fmt: skip
     results["environment"]["took_seconds"] = round(time.monotonic() - began)

@@ -99,4 +99,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    json.dump(measure(), sys.stdout, indent=2)
+    sys.stdout.write(json.dumps(measure(), indent=2) + "\n")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loadtest.records import REFUSALS, Record, quantile, summarise
+from loadtest.records import Record, quantile, summarise
 from loadtest.target import Target
 
 __all__ = ["FAULTS", "Fault", "breaking", "judged", "possible", "recovery", "schedule"]
@@ -145,17 +145,13 @@ def judged(
     found = []
     for slot in slots:
         fault = FAULTS[slot.name]
-        seen = [record for record in records if slot.begin <= record.due < slot.until]
-        # What was in flight when it broke belongs to it as well.
-        seen += [record for record in records if record.due < slot.begin <= record.done]
+        seen = [record for record in records if _cause(record, slots) is slot]
         surprises = [
             record for record in seen if record.unexpected and record.error not in fault.allowed
         ]
-        refused = sum(not r.ok and r.status == 503 and r.code in REFUSALS for r in seen)
-        in_flight = [record for record in records if record.due < slot.begin <= record.done]
-        during = summarise(records, slot.begin, slot.end)
-        for record in in_flight:
-            if not record.ok:
+        during = summarise(seen, slot.begin, slot.end)
+        for record in seen:
+            if record.due < slot.begin and not record.ok:
                 during.errors[record.error] = during.errors.get(record.error, 0) + 1
         found.append(
             {
@@ -166,15 +162,25 @@ def judged(
                 "end": slot.end - start,
                 "until": slot.until - start,
                 "during": during.as_json(),
-                "after": summarise(records, slot.end, slot.until).as_json(),
-                "fallbacks": sum(r.generator == "fallback" for r in seen),
-                "refused": refused,
+                "after": summarise(seen, slot.end, slot.until).as_json(),
+                "fallbacks": sum(record.generator == "fallback" for record in seen),
+                "refused": sum(record.refused for record in seen),
                 "surprises": len(surprises),
                 "as_designed": not surprises,
-                "recovery_seconds": recovery(records, slot, usual_ms),
+                "recovery_seconds": recovery(seen, slot, usual_ms),
             }
         )
     return found
+
+
+def _cause(record: Record, slots: Sequence[Slot]) -> Slot | None:
+    """The fault that a request met: the last that began before it was done.
+
+    What was in flight when something broke belongs to that, and not to the fault before, in whose
+    time of recovery it was sent.
+    """
+    met = [slot for slot in slots if slot.begin <= record.done and record.due < slot.until]
+    return met[-1] if met else None
 
 
 def recovery(records: Sequence[Record], slot: Slot, usual_ms: float) -> float | None:

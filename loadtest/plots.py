@@ -7,10 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from loadtest.knee import OVERLOADED
+
 __all__ = ["plots"]
 
 COLOURS = ("#0b6e99", "#c4561d", "#3f7d3a", "#7a4f9c")
 GREY = "#666666"
+RED = "#b3261e"
 KEYS = (("p50_ms", "p50", ":"), ("p95_ms", "p95", "-"), ("p99_ms", "p99", "--"))
 
 
@@ -57,7 +60,12 @@ def _concurrency(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
     for column, run in enumerate(runs):
         upper, lower = rows[0][column], rows[1][column]
         levels = [step["concurrency"] for step in run["steps"]]
-        upper.plot(levels, [step["per_second"] for step in run["steps"]], "o-", color=COLOURS[0])
+        rates = [step["per_second"] for step in run["steps"]]
+        upper.plot(levels, rates, "o-", color=COLOURS[0], label="answers")
+        made = [step["made_per_second"] for step in run["steps"]]
+        upper.plot(levels, made, "s--", color=COLOURS[2], label="of them not cached")
+        refused = [step["n_refused"] / step["seconds"] for step in run["steps"]]
+        upper.plot(levels, refused, "x-", color=RED, label="refused")
         upper.set_title(f"{run['workers']} server process{'es' if run['workers'] > 1 else ''}")
         for (key, label, style), colour in zip(KEYS, COLOURS[1:], strict=True):
             values = [step[key] or math.nan for step in run["steps"]]
@@ -68,6 +76,7 @@ def _concurrency(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
         lower.minorticks_off()
         lower.set_xlabel("requests in flight")
         _plain_log(lower.yaxis)
+        _shade_overload((upper, lower), run)
         knee = run["knee"]
         if knee:
             at = knee["at"]["concurrency"]
@@ -86,17 +95,32 @@ def _concurrency(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
             )
         if column == 0:
-            upper.set_ylabel("good answers a second")
+            upper.set_ylabel("requests a second")
+            upper.legend(loc="upper left", fontsize=9)
             lower.set_ylabel("latency, ms (log)")
         lower.legend(loc="upper right", ncols=3, fontsize=9)
     # Once for all: the panels of a row share their limits.
     best = max(step["per_second"] for run in runs for step in run["steps"])
-    rows[0][0].set_ylim(0, 1.1 * best or 1)
+    rows[0][0].set_ylim(0, 1.3 * best or 1)  # Room for the legend.
     low, high = rows[1][0].get_ylim()
     rows[1][0].set_ylim(low, high * 2)  # Room for the legend.
     figure.suptitle("Closed loop: throughput and latency by requests in flight")
     figure.tight_layout()
     return figure
+
+
+def _shade_overload(axes: Sequence[Any], run: dict[str, Any]) -> None:
+    """Beyond the first step that refuses, the answers are another mix than what was asked."""
+    found = [s["concurrency"] for s in run["steps"] if s["refused_share"] > OVERLOADED]
+    if not found:
+        return
+    # The axis is of powers of two: halfway to the step before.
+    begin = found[0] / math.sqrt(2)
+    for axis in axes:
+        axis.axvspan(begin, run["steps"][-1]["concurrency"] * math.sqrt(2), color="#f2d7c9",
+                     alpha=0.5, linewidth=0, zorder=0)  # fmt: skip
+    axes[1].annotate("overloaded", (begin, 0.02), (4, 2), color=RED, fontsize=9,
+                     xycoords=("data", "axes fraction"), textcoords="offset points")  # fmt: skip
 
 
 def _workers(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
@@ -105,7 +129,8 @@ def _workers(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11.2, 3.8))
     for run, colour in zip(runs, COLOURS, strict=False):
         label = f"{run['workers']} process{'es' if run['workers'] > 1 else ''}"
-        steps = run["steps"]
+        # What an overloaded server answers is another mix: not to be compared.
+        steps = [step for step in run["steps"] if step["refused_share"] <= OVERLOADED]
         levels = [step["concurrency"] for step in steps]
         left.plot(levels, [step["per_second"] for step in steps], "o-", color=colour, label=label)
         right.plot(
@@ -128,7 +153,7 @@ def _workers(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
     right.set_xlabel("good answers a second")
     right.set_ylabel("p95, ms (log)")
     left.legend(loc="best")
-    figure.suptitle("Server processes compared (closed loop)")
+    figure.suptitle("Server processes compared (closed loop, up to the first refusals)")
     figure.tight_layout()
     return figure
 
@@ -152,8 +177,17 @@ def _open_loop(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
             color=GREY,
             label="p95 of the closed loop, at its throughput",
         )
+        for row in run["open"]:
+            if row["refused_share"] > OVERLOADED:
+                axis.annotate(
+                    f"{row['refused_share']:.0%}\nrefused",
+                    (row["rate"], row["p99_ms"] or 1.0),
+                    (0, 7),
+                    textcoords="offset points", color=RED, ha="center", fontsize=8,
+                )  # fmt: skip
         axis.set_yscale("log")
         _plain_log(axis.yaxis)
+        axis.margins(y=0.15)
         axis.set_xlim(left=0)
         axis.set_xlabel("arrivals a second (Poisson)")
         axis.set_title(f"{run['workers']} server process{'es' if run['workers'] > 1 else ''}")
@@ -181,7 +215,7 @@ def _faults(plt: Any, run: dict[str, Any]) -> Any:
         seconds, [row["n"] for row in run["seconds"]], color="#8fb3c6", label="requests", zorder=2
     )
     errors = [row["errors"] for row in run["seconds"]]
-    lower.bar(seconds, errors, color="#b3261e", label=f"errors ({sum(errors)} in all)", zorder=3)
+    lower.bar(seconds, errors, color=RED, label=f"errors ({sum(errors)} in all)", zorder=3)
     lower.set_ylabel("a second")
     lower.set_xlabel("seconds")
     for fault in run["faults"]:
@@ -249,7 +283,7 @@ def _soak(plt: Any, run: dict[str, Any]) -> Any:
         if trend:
             word = "grows" if trend["grows"] else "steady"
             axis.set_title(f"{word}: {trend['per_hour']:+.1f} an hour", loc="right", fontsize=9,
-                           color="#b3261e" if trend["grows"] else GREY)  # fmt: skip
+                           color=RED if trend["grows"] else GREY)  # fmt: skip
     axes[-1, 0].set_xlabel("minutes")
     figure.suptitle(f"Soak: {run['visitors']} visitors, {run['seconds'] / 60:.0f} minutes")
     figure.tight_layout()

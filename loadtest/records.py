@@ -59,20 +59,33 @@ class Record:
         return f"{self.status} {self.code}".strip() if self.status else self.code
 
     @property
+    def refused(self) -> bool:
+        """Whether a limit turned it away, with a code that names the limit."""
+        return not self.ok and (
+            self.status == 429 or (self.status == 503 and self.code in REFUSALS)
+        )
+
+    @property
     def unexpected(self) -> bool:
         """Whether the design doesn't allow it: any 5xx but a refusal, any wrong 4xx."""
-        refusal = self.status == 503 and self.code in REFUSALS
-        return not self.ok and not refusal and self.status != 429
+        return not self.ok and not self.refused
 
 
 @dataclass(slots=True)
 class Summary:
-    """What a pile of records says; latencies in milliseconds."""
+    """What a pile of records says; latencies in milliseconds.
+
+    `made_per_second` are the good answers of `per_second` that no cache had. A server that refuses
+    what is dear answers more of what is cheap: then `per_second` rises and this doesn't.
+    """
 
     n: int = 0
     n_ok: int = 0
     seconds: float = 0.0
     per_second: float = 0.0
+    made_per_second: float = 0.0
+    n_refused: int = 0
+    refused_share: float = 0.0
     mean_ms: float = math.nan
     p50_ms: float = math.nan
     p90_ms: float = math.nan
@@ -108,8 +121,12 @@ def summarise(records: Sequence[Record], start: float, end: float) -> Summary:
     latencies = [record.latency_ms for record in good]
     # Throughput is what was done within the window, whenever it was due: at saturation, what was
     # only begun in it would count as well.
-    n_done = sum(record.ok and start <= record.done < end for record in records)
-    summary = Summary(n=len(chosen), n_ok=len(good), seconds=seconds, per_second=n_done / seconds)
+    done = [record for record in records if record.ok and start <= record.done < end]
+    summary = Summary(n=len(chosen), n_ok=len(good), seconds=seconds)
+    summary.per_second = len(done) / seconds
+    summary.made_per_second = sum(record.cache != "hit" for record in done) / seconds
+    summary.n_refused = sum(record.refused for record in chosen)
+    summary.refused_share = summary.n_refused / max(len(chosen), 1)
     if latencies:
         summary.mean_ms = math.fsum(latencies) / len(latencies)
         summary.p50_ms, summary.p90_ms, summary.p95_ms, summary.p99_ms, summary.max_ms = (

@@ -94,9 +94,10 @@ def _closed(runs: Sequence[Mapping[str, Any]]) -> str:
     for run in runs:
         knee = run["knee"]
         if knee is None:
-            rows.append((run["workers"], "-", "-", "-", "-", _n(run["memory_mb"])))
+            rows.append((run["workers"], "-", "-", "-", "-", "-", _n(run["memory_mb"])))
             continue
         at = f"{knee['at']['concurrency']}{' or more' if knee['open_end'] else ''}"
+        overloaded = knee["overloaded_at"]
         rows.append(
             (
                 run["workers"],
@@ -104,6 +105,7 @@ def _closed(runs: Sequence[Mapping[str, Any]]) -> str:
                 _n(knee["at"]["per_second"]),
                 knee["saturated_at"]["concurrency"],
                 _n(knee["peak_per_second"]),
+                overloaded["concurrency"] if overloaded else "not reached",
                 _n(run["memory_mb"]),
             )
         )
@@ -113,20 +115,37 @@ def _closed(runs: Sequence[Mapping[str, Any]]) -> str:
         f'<p class="note">So many requests are in flight at any time ({engine}); each visitor asks '
         "again when it is answered. This finds throughput. It hides waiting: a server that stalls "
         "is asked less. The knee is where throughput over latency is greatest; saturated is the "
-        "first step within 5 % of the best throughput.</p>"
+        "first step within 5 % of the best throughput. From the step on that refuses more than 1 % "
+        "of its requests the server is overloaded: it turns the dear ones away and answers more "
+        "of the cheap ones, so neither the knee nor the best is looked for there.</p>"
         + _table(
             ("server processes", "knee, in flight", "answers/s there", "saturated at",
-             "best answers/s", "memory, MB"),
+             "best answers/s", "overloaded at", "memory, MB"),
             rows,
         )
+        + "".join(_early_knee(run) for run in runs)
     )  # fmt: skip
+
+
+def _early_knee(run: Mapping[str, Any]) -> str:
+    """Why the knee is at the first step, when it is."""
+    knee, first = run["knee"], run["steps"][0]
+    if knee is None or knee["at"]["concurrency"] != first["concurrency"] or not first["cpus"]:
+        return ""
+    processes = f"{run['workers']} process{'es' if run['workers'] > 1 else ''}"
+    return (
+        f'<p class="note">{processes}: the knee is the first step. With {first["concurrency"]} in '
+        f"flight the server keeps {first['cpus']:.1f} processors busy already, for one question "
+        "that no cache answers embeds its passages' sentences on all of them at once; more in "
+        "flight mostly wait.</p>"
+    )
 
 
 def _steps(run: Mapping[str, Any]) -> str:
     knee = run["knee"]["at"]["concurrency"] if run["knee"] else None
     rows = [
-        (step["concurrency"], _n(step["per_second"]), *_percentiles(step), _n(step["cpus"], 2),
-         _errors(step))
+        (step["concurrency"], _n(step["per_second"]), _n(step["made_per_second"]),
+         f"{step['refused_share']:.0%}", *_percentiles(step), _n(step["cpus"], 2), _errors(step))
         for step in run["steps"]
     ]  # fmt: skip
     marks = {number for number, step in enumerate(run["steps"]) if step["concurrency"] == knee}
@@ -139,9 +158,18 @@ def _steps(run: Mapping[str, Any]) -> str:
     return (
         f"<h2>{run['workers']} server process{'es' if run['workers'] > 1 else ''}</h2>"
         + _table(
-            ("in flight", "answers/s", "p50 ms", "p95 ms", "p99 ms", "server's CPUs", "errors"),
+            (
+                "in flight",
+                "answers/s",
+                "of them not cached",
+                "refused",
+                "p50 ms",
+                "p95 ms",
+                "p99 ms",
+                "server's CPUs",
+                "errors",
+            ),
             rows,
-            text=0,
             last_is_text=True,
             marks=marks,
         )
@@ -152,8 +180,9 @@ def _steps(run: Mapping[str, Any]) -> str:
 
 def _open(runs: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]) -> str:
     rows = [
-        (run["workers"], _n(row["rate"]), _n(row["per_second"]), *_percentiles(row),
-         _n(row["service_p95_ms"]), _n(row["cpus"], 2), _errors(row))
+        (run["workers"], _n(row["rate"]), _n(row["per_second"]), _n(row["made_per_second"]),
+         f"{row['refused_share']:.0%}", *_percentiles(row), _n(row["service_p95_ms"]),
+         _n(row["cpus"], 2), _errors(row))
         for run in runs
         for row in run.get("open") or []
     ]  # fmt: skip
@@ -165,10 +194,11 @@ def _open(runs: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]) -> s
         "keeps up, and a latency counts from the arrival. These are the percentiles that people "
         "see. Where the closed loop's p95 at the same throughput is lower, that is the waiting "
         "that it hides. &ldquo;From sending&rdquo; shows the generator: where it is much less than "
-        "the p95, the generator was late itself, or had no connection left.</p>"
+        "the p95, the generator was late itself, or had no connection left. Percentiles are of "
+        "answers: where requests are refused, those are the lucky ones.</p>"
         + _table(
-            ("processes", "arrivals/s", "answers/s", "p50 ms", "p95 ms", "p99 ms",
-             "p95 from sending", "server's CPUs", "errors"),
+            ("processes", "arrivals/s", "answers/s", "of them not cached", "refused", "p50 ms",
+             "p95 ms", "p99 ms", "p95 from sending", "server's CPUs", "errors"),
             rows,
             last_is_text=True,
         )
@@ -188,6 +218,7 @@ def _faults(run: Mapping[str, Any]) -> str:
                 fault["during"]["n"],
                 _errors(fault["during"]),
                 _errors(fault["after"]),
+                fault["refused"],
                 fault["fallbacks"],
                 _n(fault["during"]["p95_ms"]),
                 "-" if recovery is None else f"{recovery:.1f} s",
@@ -204,7 +235,7 @@ def _faults(run: Mapping[str, Any]) -> str:
         "error or a p90 above twice that p95.</p>"
         + _table(
             ("fault", "the design", "requests", "errors meanwhile", "errors after",
-             "answered without LLM", "p95 ms meanwhile", "recovered after", "verdict"),
+             "refused", "answered without LLM", "p95 ms meanwhile", "recovered after", "verdict"),
             rows,
             text=2,
             last_is_text=True,

@@ -19,7 +19,7 @@ from typing import Any
 from loadtest import faults, plain
 from loadtest.calibrate import KINDS, Cost, busy_elsewhere, costs
 from loadtest.facts import cpus
-from loadtest.knee import Point, find_knee
+from loadtest.knee import OVERLOADED, Point, find_knee
 from loadtest.mix import Mix
 from loadtest.plain import Client, open_loop
 from loadtest.records import Record, load, summarise
@@ -97,8 +97,14 @@ def closed(
             f"{level:>4} in flight: {summary.per_second:7.1f}/s  p50 {summary.p50_ms:7.1f}  "
             f"p95 {summary.p95_ms:7.1f}  p99 {summary.p99_ms:7.1f} ms  "
             f"{sum(summary.errors.values())} errors"
-        )
-    knee = find_knee([Point(s["concurrency"], s["per_second"], s["mean_ms"] or 0.0) for s in found])
+            + (f"; overloaded, {summary.refused_share:.0%} refused"
+               if summary.refused_share > OVERLOADED else "")
+        )  # fmt: skip
+    points = [
+        Point(s["concurrency"], s["per_second"], s["mean_ms"] or 0.0, s["refused_share"])
+        for s in found
+    ]
+    knee = find_knee(points)
     return {
         "workers": target.workers,
         "engine": engine,

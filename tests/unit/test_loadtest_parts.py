@@ -233,7 +233,15 @@ def test_errors_are_counted_by_kind_and_refusals_are_no_surprise() -> None:
         "503 overloaded": 1, "503": 1, "500 internal": 1, "429 rate_limited": 1, "reset": 1,
     }  # fmt: skip
     assert summary.n_unexpected == 3
-    assert (summary.n, summary.n_ok) == (6, 1)
+    assert (summary.n, summary.n_ok, summary.n_refused) == (6, 1, 2)
+    assert summary.refused_share == pytest.approx(1 / 3)
+
+
+def test_what_was_made_is_told_from_what_was_cached() -> None:
+    """Answers that no cache had are counted apart: they are what a server has to work for."""
+    pile = [record(), record(), record(cache="miss"), record(kind="upload", cache="")]
+    summary = summarise(pile, 0, 1)
+    assert (summary.per_second, summary.made_per_second) == (4, 2)
 
 
 def test_percentiles_are_of_good_answers_in_the_window() -> None:
@@ -301,6 +309,18 @@ def test_a_curve_that_only_rises_has_an_open_end() -> None:
     assert knee.open_end
     assert find_knee([]) is None
     assert find_knee([Point(1, 0.0, math.nan)]) is None
+
+
+def test_an_overloaded_step_is_neither_knee_nor_peak() -> None:
+    """A server that refuses what is dear answers more of what is cheap: that is no throughput."""
+    usual = curve(4, (1, 2, 4, 8))
+    refusing = [Point(16, 900.0, 2.0, refused_share=0.3), Point(32, 990.0, 2.0, refused_share=0.0)]
+    knee = find_knee([*usual, *refusing])
+    assert knee is not None
+    assert (knee.at.concurrency, knee.peak_per_second) == (4, pytest.approx(400))
+    assert knee.overloaded_at == refusing[0]
+    assert find_knee(usual).overloaded_at is None  # type: ignore[union-attr]
+    assert find_knee([Point(1, 10.0, 5.0, refused_share=0.5)]) is None
 
 
 # ---- the loops -------------------------------------------------------------------------------

@@ -85,6 +85,17 @@ def test_what_was_in_flight_belongs_to_the_fault() -> None:
     assert found["during"]["errors"] == {"reset": 1}
 
 
+def test_what_a_fault_cuts_off_is_not_the_fault_befores() -> None:
+    """A request of the last moment of one fault's recovery, cut off by the next, is the next's."""
+    slots = [Slot("Redis paused", 10, 13, 16), Slot("worker killed", 16.001, 19, 22)]
+    cut = Record("ask", "", 15.9, 15.9, 16.05, 0, "reset", False)
+    (redis, worker) = judged([*answers(0, 22), cut], slots, 0, 10)
+    assert redis["as_designed"]
+    assert redis["recovery_seconds"] == 0
+    assert not redis["after"]["errors"]
+    assert worker["during"]["errors"] == {"reset": 1}
+
+
 def test_recovery_is_the_time_to_the_last_bad_half_second() -> None:
     """Slow answers until two seconds after the mending make it two seconds."""
     slot = Slot("LLM slow", 10, 13, 18)
@@ -177,10 +188,11 @@ def results() -> dict[str, Any]:
                 "engine": "locust",
                 "steps": [step(1), step(4)],
                 "knee": {
-                    "at": {"concurrency": 4, "per_second": 40.0},
+                    "at": {"concurrency": 4 if workers == 1 else 1, "per_second": 40.0},
                     "saturated_at": {"concurrency": 4},
                     "peak_per_second": 40.0,
-                    "open_end": True,
+                    "open_end": workers == 1,
+                    "overloaded_at": None if workers == 1 else {"concurrency": 16},
                 },
                 "open": [{**step(1), "rate": 12.0}],
                 "memory_mb": 200.0,
@@ -219,7 +231,8 @@ def test_the_report_has_every_section_and_needs_nothing_else() -> None:
     """Tables for each part, pictures inside, no address of anything outside."""
     page = build(results(), {"concurrency": PNG, "faults": PNG})
     for words in ("Closed loop", "Open loop", "Faults under load", "Sizing", "Soak", "-20%",
-                  "4 or more", "GROWS", "a &lt;small&gt; machine"):  # fmt: skip
+                  "4 or more", "not reached", "<td>16</td>", "keeps 1.2 processors busy already",
+                  "of them not cached", "GROWS", "a &lt;small&gt; machine"):  # fmt: skip
         assert words in page
     assert page.count("data:image/png;base64,") == 2
     assert not re.search(r'(src|href)="(?!data:)', page)
