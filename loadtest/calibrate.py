@@ -14,17 +14,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from loadtest.mix import Mix, Request, Visitor
 from loadtest.plain import Client
 from loadtest.target import ROOT, Target
 
-__all__ = ["Cost", "busy_elsewhere", "cost_of", "costs", "storage"]
+__all__ = ["Cost", "cost_of", "costs", "storage"]
 
 KINDS = {
     "ask hit": "ask_popular",
@@ -149,27 +147,3 @@ def storage(python: str = sys.executable) -> dict[str, float]:
         raise RuntimeError(done.stderr[-1000:])
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-@contextmanager
-def busy_elsewhere(target: Target) -> Iterator[Callable[[], float]]:
-    """Processors that others used since the block began: not the server's, not this process's."""
-    before = (time.monotonic(), _machine_seconds(), _ours(target))
-
-    def others() -> float:
-        seconds = max(time.monotonic() - before[0], 1e-9)
-        return max(0.0, (_machine_seconds() - before[1] - (_ours(target) - before[2])) / seconds)
-
-    yield others
-
-
-def _ours(target: Target) -> float:
-    times = os.times()
-    return target.facts().cpu_seconds + times.user + times.system
-
-
-def _machine_seconds() -> float:
-    """Busy seconds of all processors, proc_stat(5): all but idle and iowait."""
-    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
-    values = [int(field) for field in fields]
-    return (sum(values) - values[3] - values[4]) / os.sysconf("SC_CLK_TCK")

@@ -201,7 +201,7 @@ def _url(options: argparse.Namespace) -> int:
         f"{summary.n} requests at {options.rate:g}/s: p50 {summary.p50_ms:.1f}, p95 "
         f"{summary.p95_ms:.1f}, p99 {summary.p99_ms:.1f} ms, errors {summary.errors or 'none'}"
     )
-    row = {"rate": options.rate, **summary.as_json(), "cpus": None}
+    row = {"rate": options.rate, **summary.as_json(), "cpus": None, "busy_elsewhere_cpus": None}
     run_result = {
         "workers": 0, "engine": "open loop", "steps": [], "knee": None, "memory_mb": None,
         "open": [row],

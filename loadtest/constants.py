@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loadtest.calibrate import Cost, busy_elsewhere, costs, storage
+from loadtest.calibrate import Cost, costs, storage
 from loadtest.facts import environment
 from loadtest.mix import WRITES, Mix, corpus
 from loadtest.target import Target
+from loadtest.watch import busy_elsewhere
 
 __all__ = ["measure"]
 
@@ -36,7 +37,7 @@ def measure(python: str = sys.executable, seconds: float = SECONDS) -> dict[str,
         _say("one process, answers from the documents")
         with Target(directory / "one", python=python, redis=False) as target:
             idle = target.facts()
-            with busy_elsewhere(target) as others:
+            with busy_elsewhere() as others:
                 before = target.facts()
                 n_chunks = target.fill(N_DOCUMENTS)
                 ingest_ms = (target.facts().cpu_seconds - before.cpu_seconds) / n_chunks * 1000

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from loadtest.watch import DISTURBED
+
 __all__ = ["build", "write"]
 
 STYLE = """
@@ -78,15 +80,24 @@ def _environment(results: Mapping[str, Any]) -> str:
     mix = results.get("mix") or {}
     if mix:
         rows.append(("mix", ", ".join(f"{key} {value:g}" for key, value in mix.items())))
-    busy = [run.get("busy_elsewhere_cpus", 0.0) for run in results.get("runs") or []]
-    busy += [row["busy_elsewhere_cpus"] for row in (results.get("sizing") or {}).get("rows", [])]
+    busy = max(_busy_elsewhere(results), default=0.0)
     note = ""
-    if busy and max(busy) > 0.25:
+    if busy > DISTURBED:
         note = (
-            f'<p class="bad">The machine was not quiet: other programs used up to {max(busy):.1f} '
-            "processors meanwhile. Compare numbers of this page with each other only.</p>"
+            f'<p class="bad">The machine was not quiet: other programs used up to {busy:.1f} '
+            "processors meanwhile (the column others' CPUs; what a hypervisor took is in it). What "
+            "was disturbed was measured again, twice at most. Don't trust such rows.</p>"
         )
     return _table(("", ""), rows, text=2) + note
+
+
+def _busy_elsewhere(results: Mapping[str, Any]) -> list[float]:
+    """Of every measurement that knows it."""
+    runs = results.get("runs") or []
+    found = [row for run in runs for row in (*run["steps"], *(run.get("open") or []))]
+    found += (results.get("sizing") or {}).get("rows", [])
+    found.append(results.get("faults") or {})
+    return [row["busy_elsewhere_cpus"] for row in found if row.get("busy_elsewhere_cpus")]
 
 
 def _closed(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -145,7 +156,8 @@ def _steps(run: Mapping[str, Any]) -> str:
     knee = run["knee"]["at"]["concurrency"] if run["knee"] else None
     rows = [
         (step["concurrency"], _n(step["per_second"]), _n(step["made_per_second"]),
-         f"{step['refused_share']:.0%}", *_percentiles(step), _n(step["cpus"], 2), _errors(step))
+         f"{step['refused_share']:.0%}", *_percentiles(step), _n(step["cpus"], 2),
+         _n(step["busy_elsewhere_cpus"], 2), _errors(step))
         for step in run["steps"]
     ]  # fmt: skip
     marks = {number for number, step in enumerate(run["steps"]) if step["concurrency"] == knee}
@@ -167,6 +179,7 @@ def _steps(run: Mapping[str, Any]) -> str:
                 "p95 ms",
                 "p99 ms",
                 "server's CPUs",
+                "others' CPUs",
                 "errors",
             ),
             rows,
@@ -182,7 +195,7 @@ def _open(runs: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]) -> s
     rows = [
         (run["workers"], _n(row["rate"]), _n(row["per_second"]), _n(row["made_per_second"]),
          f"{row['refused_share']:.0%}", *_percentiles(row), _n(row["service_p95_ms"]),
-         _n(row["cpus"], 2), _errors(row))
+         _n(row["cpus"], 2), _n(row["busy_elsewhere_cpus"], 2), _errors(row))
         for run in runs
         for row in run.get("open") or []
     ]  # fmt: skip
@@ -198,7 +211,8 @@ def _open(runs: Sequence[Mapping[str, Any]], pictures: Mapping[str, bytes]) -> s
         "answers: where requests are refused, those are the lucky ones.</p>"
         + _table(
             ("processes", "arrivals/s", "answers/s", "of them not cached", "refused", "p50 ms",
-             "p95 ms", "p99 ms", "p95 from sending", "server's CPUs", "errors"),
+             "p95 ms", "p99 ms", "p95 from sending",
+             "server's CPUs", "others' CPUs", "errors"),
             rows,
             last_is_text=True,
         )

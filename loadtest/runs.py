@@ -9,61 +9,28 @@ import os
 import resource
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loadtest import faults, plain
-from loadtest.calibrate import KINDS, Cost, busy_elsewhere, costs
+from loadtest.calibrate import KINDS, Cost, costs
 from loadtest.facts import cpus
 from loadtest.knee import OVERLOADED, Point, find_knee
 from loadtest.mix import Mix
 from loadtest.plain import Client, open_loop
 from loadtest.records import Record, load, summarise
-from loadtest.target import ROOT, Facts, Target
+from loadtest.target import ROOT, Target
 from loadtest.trends import trend
+from loadtest.watch import DISTURBED, REPEATS, Sampler, busy_elsewhere, quietest
 
-__all__ = ["Sampler", "closed", "fault_run", "opened", "sizing_check", "soak", "vantage"]
+__all__ = ["closed", "fault_run", "opened", "sizing_check", "soak", "vantage"]
 
 RAMP_SECONDS = 0.5
 """What is left out at the start of a step: users arrive, connections open."""
-
-
-@dataclass(slots=True)
-class Sampler:
-    """Reads the server's facts every so often in a thread of its own, while the block runs."""
-
-    target: Target
-    every_seconds: float = 0.5
-    facts: list[Facts] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-
-    def __enter__(self) -> Sampler:
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        assert self._thread is not None
-        self._thread.join(10)
-
-    def cpus(self, start: float, end: float) -> float | None:
-        """Processors that the server used on average; None when too little was seen."""
-        seen = [facts for facts in self.facts if start <= facts.at <= end]
-        if len(seen) < 2 or seen[-1].at - seen[0].at < 0.5:
-            return None
-        used = seen[-1].cpu_seconds - seen[0].cpu_seconds
-        # Negative when a process died meanwhile and took its seconds with it.
-        return max(0.0, used / (seen[-1].at - seen[0].at))
-
-    def _run(self) -> None:
-        while not self._stop.wait(self.every_seconds):
-            self.facts.append(self.target.facts())
 
 
 def closed(
@@ -76,44 +43,79 @@ def closed(
     scratch: Path,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Each level for some seconds; the steps and the knee."""
-    run = f"w{target.workers}"
-    with Sampler(target) as sampler, busy_elsewhere(target) as others:
-        client_before = _cpu_of_children_and_self()
-        if engine == "locust":
-            records, spans = _locust(target, mix, levels, seconds, run, scratch)
-        else:
-            client = Client(target.url)
-            spans = plain.steps(client, mix, levels, seconds, run=run)
-            records = client.records
-        client_cpu = _cpu_of_children_and_self() - client_before
-        busy = others() - (client_cpu / (seconds * len(levels)) if engine == "locust" else 0.0)
-    found = []
-    for level, start, end in spans:
-        start += min(RAMP_SECONDS, (end - start) / 4)
-        summary = summarise(records, start, end)
-        found.append({"concurrency": level, **summary.as_json(), "cpus": sampler.cpus(start, end)})
-        say(
-            f"{level:>4} in flight: {summary.per_second:7.1f}/s  p50 {summary.p50_ms:7.1f}  "
-            f"p95 {summary.p95_ms:7.1f}  p99 {summary.p99_ms:7.1f} ms  "
-            f"{sum(summary.errors.values())} errors"
-            + (f"; overloaded, {summary.refused_share:.0%} refused"
-               if summary.refused_share > OVERLOADED else "")
-        )  # fmt: skip
+    """Each level for some seconds; the steps and the knee.
+
+    What others disturbed is measured again; see `watch.quietest`.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    again, client_cpu, n_steps = list(levels), 0.0, 0
+    for attempt in range(1 + REPEATS):
+        run = f"w{target.workers}.{attempt}"
+        cpu_before = _cpu_of_children_and_self()
+        with Sampler(target) as sampler:
+            if engine == "locust":
+                records, spans = _locust(target, mix, again, seconds, run, scratch)
+            else:
+                client = Client(target.url)
+                spans = plain.steps(client, mix, again, seconds, run=run)
+                records = client.records
+        client_cpu += _cpu_of_children_and_self() - cpu_before
+        n_steps += len(again)
+        for level, start, end in spans:
+            step = _step(level, records, sampler, start, end, say)
+            if level not in found or _busy(step) < _busy(found[level]):
+                found[level] = step
+        again = [level for level in levels if _busy(found[level]) > DISTURBED]
+        if not again or attempt == REPEATS:
+            break
+        say(f"others used the processors at {', '.join(map(str, again))} in flight: again")
+    steps = [found[level] for level in levels]
     points = [
         Point(s["concurrency"], s["per_second"], s["mean_ms"] or 0.0, s["refused_share"])
-        for s in found
+        for s in steps
     ]
     knee = find_knee(points)
     return {
         "workers": target.workers,
         "engine": engine,
-        "steps": found,
+        "steps": steps,
         "knee": None if knee is None else asdict(knee),
-        "client_cpus": client_cpu / (seconds * len(levels)),
-        "busy_elsewhere_cpus": max(0.0, busy),
+        "client_cpus": client_cpu / (seconds * n_steps),
+        "busy_elsewhere_cpus": max(map(_busy, steps)),
         "memory_mb": target.facts().pss_mb,
     }
+
+
+def _step(
+    level: int,
+    records: Sequence[Record],
+    sampler: Sampler,
+    start: float,
+    end: float,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    start += min(RAMP_SECONDS, (end - start) / 4)
+    summary = summarise(records, start, end)
+    say(
+        f"{level:>4} in flight: {summary.per_second:7.1f}/s  p50 {summary.p50_ms:7.1f}  "
+        f"p95 {summary.p95_ms:7.1f}  p99 {summary.p99_ms:7.1f} ms  "
+        f"{sum(summary.errors.values())} errors"
+        + (
+            f"; overloaded, {summary.refused_share:.0%} refused"
+            if summary.refused_share > OVERLOADED
+            else ""
+        )
+    )
+    return {
+        "concurrency": level,
+        **summary.as_json(),
+        "cpus": sampler.cpus(start, end),
+        "busy_elsewhere_cpus": sampler.elsewhere(start, end),
+    }
+
+
+def _busy(found: dict[str, Any]) -> float:
+    return float(found["busy_elsewhere_cpus"])
 
 
 def opened(
@@ -123,23 +125,28 @@ def opened(
     seconds: float,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Poisson arrivals at each rate."""
-    found = []
-    for number, rate in enumerate(rates):
+    """Poisson arrivals at each rate; what others disturbed again."""
+
+    def at(number: int, rate: float, attempt: int) -> dict[str, Any]:
         client = Client(target.url)
+        run = f"o{target.workers}.{number}.{attempt}"
         with Sampler(target) as sampler:
-            start, end = asyncio.run(
-                open_loop(client, mix, rate, seconds, run=f"o{target.workers}.{number}")
-            )
+            start, end = asyncio.run(open_loop(client, mix, rate, seconds, run=run))
         start += min(RAMP_SECONDS, seconds / 4)
         summary = summarise(client.records, start, end)
-        found.append({"rate": rate, **summary.as_json(), "cpus": sampler.cpus(start, end)})
         say(
             f"{rate:6.1f}/s arrive: p50 {summary.p50_ms:7.1f}  p95 {summary.p95_ms:7.1f} "
             f"(from sending {summary.service_p95_ms:.1f})  p99 {summary.p99_ms:7.1f} ms  "
             f"{sum(summary.errors.values())} errors"
         )
-    return found
+        return {
+            "rate": rate,
+            **summary.as_json(),
+            "cpus": sampler.cpus(start, end),
+            "busy_elsewhere_cpus": sampler.elsewhere(start, end),
+        }
+
+    return [quietest(partial(at, number, rate), say) for number, rate in enumerate(rates)]
 
 
 def fault_run(
@@ -157,7 +164,7 @@ def fault_run(
     total = schedule[-1].until if schedule else baseline_seconds
     client = Client(target.url, timeout_seconds=20.0)
     began = time.monotonic()
-    with faults.breaking(target, schedule, began) as happened:
+    with faults.breaking(target, schedule, began) as happened, Sampler(target) as sampler:
         start, end = asyncio.run(open_loop(client, mix, rate, total, run="faults"))
     found = faults.judged(client.records, happened, began, began + baseline_seconds)
     for fault in found:
@@ -172,6 +179,7 @@ def fault_run(
     return {
         "rate": rate,
         "workers": target.workers,
+        "busy_elsewhere_cpus": sampler.elsewhere(start, end),
         "baseline": summarise(client.records, began, began + baseline_seconds).as_json(),
         "faults": found,
         "seconds": timeline(client.records, start, end),
@@ -222,9 +230,16 @@ def sizing_check(
     from ragdock.core.queueing import Flow, Station, predict, scaled
 
     shares = vantage(mix)
-    with busy_elsewhere(target) as others:
-        found = costs(target, mix, calibrate_seconds, [kind for kind in KINDS if kind in shares])
-        busy = others()
+    kinds = [kind for kind in KINDS if kind in shares]
+
+    def calibrate(_: int) -> dict[str, Any]:
+        with busy_elsewhere() as others:
+            found = costs(target, mix, calibrate_seconds, kinds)
+            return {"costs": found, "busy_elsewhere_cpus": others()}
+
+    calibrated = quietest(calibrate, say)
+    found: dict[str, Cost] = calibrated["costs"]
+    busy = _busy(calibrated)
     station = Station(cpus(), target.workers)
 
     def flow(kind: str, cost: Cost, per_second: float) -> Flow:
@@ -235,14 +250,15 @@ def sizing_check(
     planned = [flow(kind, found[kind], share) for kind, share in shares.items()]
     capacity = predict(planned, station).capacity_per_second
     say(f"capacity by the model: {capacity:.1f}/s; others used {busy:.2f} processors meanwhile")
-    rows = []
-    for share in shares_of_capacity:
+
+    def at(share: float, attempt: int) -> dict[str, Any]:
         client = Client(target.url)
-        with busy_elsewhere(target) as others, Sampler(target) as sampler:
+        run = f"size{share}.{attempt}"
+        with Sampler(target) as sampler:
             start, end = asyncio.run(
-                open_loop(client, mix, capacity * share, load_seconds, run=f"size{share}")
+                open_loop(client, mix, capacity * share, load_seconds, run=run)
             )
-            busy_then = others()
+        busy_then = sampler.elsewhere(start, end)
         summary = summarise(client.records, start, end)
         # The mix as it came: the model predicts latencies, not what is asked.
         seen = [
@@ -271,7 +287,6 @@ def sizing_check(
                 "measured": measured,
                 "error": predicted / measured - 1 if math.isfinite(predicted) else None,
             }
-        rows.append(row)
         error = row["p95_ms"]["error"]
         say(
             f"{share:4.0%} of capacity, {row['per_second']:6.1f}/s: p95 predicted "
@@ -280,6 +295,9 @@ def sizing_check(
             + f"; others used {busy_then:.2f} processors"
             + ("" if left.stable else ", more than this load left free")
         )
+        return row
+
+    rows = [quietest(partial(at, share), say) for share in shares_of_capacity]
     curve = [
         asdict(predict(scaled(planned, capacity * step / 50), station)) for step in range(1, 48)
     ]
