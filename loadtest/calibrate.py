@@ -96,7 +96,8 @@ def _serial_ms(
 
     Less, where the processors gave out before the process did: the stages that run outside of the
     interpreter's lock (model, SQLite, scan) are told by the answers' timings. Of the extraction,
-    which uses all processors, nine tenths are the model (by profile).
+    which uses all processors, nine tenths at least are the model: of 160 ms of processor time for
+    38 sentences of five passages, tokenising took 1 and choosing 2.
     """
     if not kind.endswith("miss"):
         return min(bound_ms, alone_ms, cpu_ms)
