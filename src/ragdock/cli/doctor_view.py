@@ -60,6 +60,8 @@ def _skipped(report: Report) -> list[tuple[str, str]]:
 def _evidence(finding: Finding) -> list[str]:
     return [
         f"{name} = {'; '.join(value) if isinstance(value, list) else value}"
+        if value not in ("", [], None)
+        else f"{name} = (none)"
         for name, value in finding.evidence.items()
     ]
 
