@@ -111,3 +111,21 @@ def test_what_each_start_says_again_is_told_once() -> None:
     finding = findings(check, answers)[0]
     assert finding.evidence["log"] == [said.rstrip()]
     assert "D30" in finding.cause
+
+
+def test_a_misspelt_name_in_the_environment_file_is_told_with_the_right_one() -> None:
+    """Compose is silent about a name that it doesn't read; what resembles none is left alone."""
+    (check,) = (check for check in all_checks() if check.id == "D27")
+    found = findings(check, recording(RECORDINGS / "D27" / "broken-misspelt.json"))
+    assert [finding.fix[0] for finding in found] == [
+        "sed -i 's/^RAG_WORKRES=/RAG_WORKERS=/' .env",
+        "sed -i 's/^WEB_PROT=/WEB_PORT=/' .env",
+    ]
+
+
+def test_a_health_check_that_was_cut_off_keeps_its_words() -> None:
+    """More time is all it gets: another test would forget a password that comes from a file."""
+    (check,) = (check for check in all_checks() if check.id == "D44")
+    lines = findings(check, recording(RECORDINGS / "D44" / "broken.json"))[0].fix
+    assert "      timeout: 5s" in lines
+    assert not any("test:" in line or "redis-cli" in line for line in lines)
