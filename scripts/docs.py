@@ -201,6 +201,8 @@ def _failure(check: Check) -> str:
 
 
 def _shortened(value: object) -> str:
+    if value in ("", [], None):
+        return "(none)"
     text = "; ".join(value) if isinstance(value, list) else str(value)
     text = " ".join(text.replace("`", "'").split())
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -99,14 +99,24 @@ def test_an_entry_says_what_to_do(name: str) -> None:
 
 
 def test_the_doctor_has_the_checks_that_the_runbook_names() -> None:
-    """Each id after --only is a check."""
+    """Each id after --only is a check, and leads to what the doctor's page says of it."""
     checks = ROOT / "src/ragdock/ops/doctor/checks"
     text = "".join(path.read_text(encoding="utf-8") for path in checks.glob("*.py"))
     if text:
-        named = re.findall(r"--only ([A-Z0-9b,]+)", RUNBOOK)
-        assert {each for ids in named for each in ids.split(",")} <= set(
-            re.findall(r'"([A-Z]\d+b?)"', text)
-        )
+        named = re.findall(r"--only ([A-Z0-9a-z,]+)", RUNBOOK)
+        ids = {each for together in named for each in together.split(",")}
+        assert ids <= set(re.findall(r'"([A-Z]\d+[a-z]?)"', text))
+        assert ids <= set(re.findall(r"\[(\w+)\]\(doctor\.md#\w+\)", RUNBOOK))
+
+
+# No check looks for a backup.
+@pytest.mark.parametrize("name", sorted({*ALERTS} - {"BackupOld", "BackupMissing"}))
+def test_an_entry_leads_to_the_checks_that_find_its_cause(name: str) -> None:
+    """A link a check, to its own heading of docs/doctor.md."""
+    entry = RUNBOOK.split(f"\n### {name}\n")[1].split("\n## ")[0].split("\n### ")[0]
+    links = re.findall(r"\[(\w+)\]\(doctor\.md#(\w+)\)", entry)
+    assert links
+    assert all(anchor == check.lower() for check, anchor in links)
 
 
 def test_the_four_metrics_and_the_data_are_watched() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,14 @@ from ragdock.errors import ConfigurationError, InputError
 from ragdock.tour import card, challenges
 from ragdock.tour.dockerfiles import faults
 from ragdock.tour.shell import RECORDING, Shell
+from ragdock.tour.showing import PAGE_WIDTH, fitted
 from support.models import model_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "M3_1_Containerization_with_Docker.ipynb"
 CELLS: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))["cells"]
 WITHOUT_DOCKER = range(1, 8)
+FENCED = re.compile(r"^```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 # Runs the cells one after the other; a challenge's cell once as it is, then with its solution.
 RUN = """
@@ -127,6 +130,33 @@ def test_the_notebook_is_kept_without_outputs() -> None:
             assert not re.search(r"^(?:def|class) ", source(cell), re.MULTILINE), cell["id"]
 
 
+def test_no_line_of_code_runs_off_the_page() -> None:
+    """A page cuts off a line of code, so each fits."""
+    for cell in CELLS:
+        code = [source(cell)] if cell["cell_type"] == "code" else FENCED.findall(source(cell))
+        for line in "\n".join(code).splitlines():
+            assert len(line) <= PAGE_WIDTH, (cell["id"], line)
+
+
+def test_output_fits_the_page() -> None:
+    """Tabs become columns, long lines break below their text, and what is pasted stays whole."""
+    table = "what\tms\tverdict\nHTTP: a request\t0.1\tdiffers\ndisk\t10.25\tmay be chance\nend"
+    assert fitted(table).splitlines() == [
+        "what             ms     verdict",
+        "HTTP: a request  0.1    differs",
+        "disk             10.25  may be chance",
+        "end",
+    ]
+    words = "word " * 40
+    told = fitted(
+        f"a title\n\n  cause     {words}\n  fix       {words}\n{{{'x' * 200}}}"
+    ).splitlines()
+    assert told[:2] == ["a title", ""]
+    assert [line[:12] for line in told[2:4]] == ["  cause     ", " " * 12]
+    assert all(len(line) <= PAGE_WIDTH for line in told[:4])
+    assert told[-2:] == [f"  fix       {words}", f"{{{'x' * 200}}}"]
+
+
 def test_each_challenge_has_a_task_a_solution_and_a_check() -> None:
     """They come in order; the solution is folded away."""
     titles = [cell["id"] for cell in CELLS if re.fullmatch(r"challenge-\d+", cell["id"])]
@@ -196,3 +226,21 @@ def test_a_cell_without_docker_says_when_it_was_recorded(tmp_path: Path) -> None
     assert re.match(r"\[Recorded \d{4}-\d\d-\d\d with Docker Engine [\d.+a-z]+, ", said[0])
     with pytest.raises(ConfigurationError, match="No cell 'nothing'"):
         shell("nothing", "true")
+
+
+def test_the_newer_compose_is_used_where_there_is_no_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Compose is a plugin only, `docker-compose` in a script is `docker compose`."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "cat"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    docker = programs / "docker"
+    docker.write_text('#!/bin/sh\necho "docker $*"\n', encoding="utf-8")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    said: list[str] = []
+    shell = Shell(ROOT, tmp_path, {}, docker=True, say=said.append)
+    shell("up", "docker-compose up -d | cat")
+    assert said == ["docker compose up -d"]

@@ -63,7 +63,8 @@ def test_the_notebook_runs_in_jupyter_with_docker(
         for kind in output.get("data", ())
     }
     assert {"image/png", "text/markdown", "application/vnd.jupyter.widget-view+json"} <= kinds
-    run([jupyter, "nbconvert", "--to", "html", solved], timeout_seconds=300, cwd=ROOT)
+    page = run([jupyter, "nbconvert", "--to", "html", solved], timeout_seconds=300, cwd=ROOT)
+    assert "Alternative text is missing" not in page.stderr
     label = "label=com.docker.compose.project=ragdock-tour"
     assert run(["docker", "ps", "-aq", "--filter", label]).stdout == ""
 

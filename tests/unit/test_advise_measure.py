@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from ragdock.cli.advise import _show_measurements
 from ragdock.cli.main import main
 from ragdock.errors import UnavailableError
-from ragdock.ops.advise import bench, measure
+from ragdock.ops.advise import Measurements, bench, measure
 from ragdock.ops.advise.measure import overhead_of, summarised
 from ragdock.ops.advise.sides import Side
 
@@ -39,6 +41,8 @@ def test_a_difference_is_told_with_its_spread() -> None:
     """The median ratio, quartiles and a 99 % interval around it; noise is bare against bare."""
     found = summarised("cpu", rounds(1.5, 21))
     assert found.ratio == pytest.approx(1.5, rel=0.03)
+    assert found.sure_low is not None
+    assert found.sure_high is not None
     assert found.sure_low <= found.ratio_low <= found.ratio <= found.ratio_high <= found.sure_high
     assert found.differs
     assert 1 < found.noise < 1.1
@@ -47,7 +51,7 @@ def test_a_difference_is_told_with_its_spread() -> None:
 
 
 def test_chance_is_no_difference() -> None:
-    """Equal sides don't differ, and with too few rounds nothing does; both count as no price."""
+    """Equal sides don't differ, and with too few rounds nothing does; no ratio counts then."""
     same = summarised("cpu", rounds(1.0, 21, 0.3))
     few = summarised("memory", rounds(3.0, 5))
     assert not same.differs
@@ -55,6 +59,18 @@ def test_chance_is_no_difference() -> None:
     overhead = overhead_of([same, few])
     assert (overhead.cpu_ratio, overhead.memory_ratio, overhead.disk_ratio) == (1.0, 1.0, 1.0)
     assert overhead.host_request_ms is None
+
+
+def test_too_few_rounds_claim_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seven rounds can't hold a median with 99 %: no interval, no verdict; the time is told."""
+    seven = summarised("published", rounds(5.0, 7))
+    assert (seven.sure_low, seven.sure_high) == (None, None)
+    assert summarised("published", rounds(5.0, 8)).differs
+    assert overhead_of([seven]).request_ms == pytest.approx(400, rel=0.1)
+    _show_measurements(Measurements("rag-api:latest", "20.10", 9.0, (seven,), ()))
+    said = capsys.readouterr().out
+    assert re.search(r"\t-\t[\d.]+\ttoo few rounds\n", said)
+    assert "--seconds" in said
 
 
 def test_the_price_of_a_request_is_the_difference() -> None:
@@ -150,7 +166,7 @@ def test_flags_answer_the_questions(capsys: pytest.CaptureFixture[str]) -> None:
     )
     code, out, err = run(capsys, "advise", *options)
     assert code == 0
-    assert out.startswith("Run it with a virtual machine.")
+    assert out.startswith("Run it on a virtual machine.")
     assert "Assumed, because nothing was said: environments, services" in err
     found: dict[str, Any] = json.loads(run(capsys, "advise", "--json", *options)[1])
     assert found["place"] == "vm"
@@ -187,4 +203,4 @@ def test_on_a_terminal_it_asks() -> None:
     text = said.decode()
     assert "How many people" not in text
     assert text.count("Where will it run?") == 2
-    assert "Run it with a bare machine" in text
+    assert "Run it on a bare machine" in text

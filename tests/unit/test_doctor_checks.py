@@ -80,3 +80,52 @@ def test_hostile_answers_never_crash_a_check(check: Check, path: Path) -> None:
                 changed = {**answers, method: dict.fromkeys(value, hostile)}
                 assert findings(check, changed)
     assert findings(check, {})
+
+
+def test_a_program_that_is_still_loading_is_not_blamed_for_its_signals() -> None:
+    """Python has no handler in its first seconds; a shell never has, and later none is excused."""
+    (check,) = (check for check in all_checks() if check.id == "D45")
+    answers = recording(RECORDINGS / "D45" / "broken.json")
+    assert findings(check, answers)[0].status is Status.FAIL
+    loading = {
+        path: text.replace("Name:\tsh\n", "Name:\tpython\n") for path, text in reads(answers)
+    }
+    assert findings(check, {**answers, "read": loading})[0].status is Status.OK
+    later = {**answers, "read": loading, "now": answers["now"] + 60}
+    assert findings(check, later)[0].status is Status.FAIL
+
+
+def reads(answers: dict[str, Any]) -> list[tuple[str, str]]:
+    """The files of a recording that could be read."""
+    return [(path, text) for path, text in answers["read"].items() if isinstance(text, str)]
+
+
+def test_what_each_start_says_again_is_told_once() -> None:
+    """The end of the log of a container that restarts is not one line three times."""
+    (check,) = (check for check in all_checks() if check.id == "D23")
+    answers = recording(RECORDINGS / "D23" / "broken.json")
+    said = "Error: RAG_DATA_DIR='/data' can't be written by user 1000: Permission denied.\n"
+    answers["engine"] = {
+        path: said * 3 if "/logs?" in path else answer for path, answer in answers["engine"].items()
+    }
+    finding = findings(check, answers)[0]
+    assert finding.evidence["log"] == [said.rstrip()]
+    assert "D30" in finding.cause
+
+
+def test_a_misspelt_name_in_the_environment_file_is_told_with_the_right_one() -> None:
+    """Compose is silent about a name that it doesn't read; what resembles none is left alone."""
+    (check,) = (check for check in all_checks() if check.id == "D27")
+    found = findings(check, recording(RECORDINGS / "D27" / "broken-misspelt.json"))
+    assert [finding.fix[0] for finding in found] == [
+        "sed -i 's/^RAG_WORKRES=/RAG_WORKERS=/' .env",
+        "sed -i 's/^WEB_PROT=/WEB_PORT=/' .env",
+    ]
+
+
+def test_a_health_check_that_was_cut_off_keeps_its_words() -> None:
+    """More time is all it gets: another test would forget a password that comes from a file."""
+    (check,) = (check for check in all_checks() if check.id == "D44")
+    lines = findings(check, recording(RECORDINGS / "D44" / "broken.json"))[0].fix
+    assert "      timeout: 5s" in lines
+    assert not any("test:" in line or "redis-cli" in line for line in lines)

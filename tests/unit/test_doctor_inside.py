@@ -74,6 +74,27 @@ def test_only_servers_that_have_the_data_open_are_ours() -> None:
     assert [one.pid for one in servers_over(world(**answers), "/srv/data")] == [9]
 
 
+def test_a_server_on_another_port_raises_no_alarm() -> None:
+    """`make serve PORT=8001`, then the doctor in another shell, which knows nothing of the 8001."""
+    answers: dict[str, Any] = {
+        "read": server(9, "-m", "ragdock", "serve")
+        | {"/proc/net/tcp": "  sl\n  0: 0100007F:1F41 00000000:0000 0A 0 0 0 0 0 12 1\n"},
+        "entries": {"/proc": ["9"], "/proc/9/fd": ["3", "4"]},
+        "link": {"/proc/9/fd/3": "socket:[12]", "/proc/9/fd/4": "/srv/data/catalogue.db"},
+        "ragdock": {
+            "settings": {"port": 8000, "data_dir": "/srv/data"},
+            "health": {"!": ["refused", "127.0.0.1:8000: nothing listens there"]},
+            "health 8001": {"status": 200, "seconds": 0.01, "body": {"status": "ok"}},
+        },
+    }
+    checks = [check for check in all_checks() if check.id == "G12"]
+    (finding,) = examine(checks, world(**answers), frozenset({Scope.BOTH})).results[0].findings
+    assert (finding.status, finding.summary) == (
+        Status.OK,
+        "the server on port 8001 is healthy",
+    )
+
+
 def test_page_cache_is_no_memory_in_use() -> None:
     """The kernel takes it back when somebody wants it; tmpfs it can't take back."""
     root = "/sys/fs/cgroup"
@@ -321,6 +342,7 @@ def test_health_is_asked_with_the_admin_key(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PORT", str(web.server_port))
     monkeypatch.setenv("RAG_ADMIN_KEY", "k" * 40)
     found = own.ask("health")
+    assert own.ask(f"health {web.server_port}")["body"] == found["body"]
     web.shutdown()
     web.server_close()
     assert found["status"] == 503

@@ -200,6 +200,7 @@ def test_a_table_on_a_terminal(columns: int) -> None:
     screen = on_terminal(columns, *replayed("D35"))
     assert "\x1b[" in screen
     plain = re.sub(r"\x1b\[[0-9;]*m", "", screen)
+    assert re.match(r"ragdock doctor +from the host · \d{4}-", plain)
     pasted = plain.split("paste\n")[1]
     assert re.search(r"^  docker-compose up -d$", pasted, re.MULTILINE)
     for line in plain.split("paste\n")[0].splitlines():

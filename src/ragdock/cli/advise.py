@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from ragdock.cli.options import JsonOutput
-from ragdock.cli.output import emit, emit_json, emit_table, note, progress
-from ragdock.core.advice import Advice, OsDependencies, Platform, Situation, advise
+from ragdock.cli.output import emit, emit_json, emit_table, note, on_terminal, progress
+from ragdock.core.advice import Advice, OsDependencies, Place, Platform, Situation, advise
 from ragdock.core.advice_texts import DOCS, NAMES, SUMMARIES, costs, next_steps
 from ragdock.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from ragdock.ops.advise import Measurements
+    from ragdock.ops.advise import Measurement, Measurements
 
 __all__ = ["register"]
 
@@ -180,7 +180,7 @@ def _show(
     if measurements is not None:
         _show_measurements(measurements)
     place = advice.place
-    emit(f"Run it with {NAMES[place]}." if place != "kubernetes" else f"Run it on {NAMES[place]}.")
+    emit(f"Run it {'with' if place is Place.DOCKER else 'on'} {NAMES[place]}.")
     emit(f"  {SUMMARIES[place]}")
     points = ", ".join(f"{name} {points}" for name, points in advice.scores.items())
     emit(f"\nWhy: {points} points; against {NAMES[advice.runner_up]}, the next best:")
@@ -190,7 +190,7 @@ def _show(
         if one.weight
     ]
     emit_table(("weight#", "answer", "reason"), rows)
-    emit("What it costs:")
+    emit("What it costs:" if on_terminal() else "\nWhat it costs:")
     for line in costs(situation, place):
         emit(f"  - {line}")
     emit("\nWhat would change it:")
@@ -214,9 +214,9 @@ def _show_measurements(measurements: Measurements) -> None:
             f"{one.container_ms:.3f}",
             f"{one.ratio:.2f}",
             f"{one.ratio_low:.2f}-{one.ratio_high:.2f}",
-            f"{one.sure_low:.2f}-{one.sure_high:.2f}",
+            "-" if one.sure_low is None else f"{one.sure_low:.2f}-{one.sure_high:.2f}",
             f"{one.noise:.2f}",
-            "differs" if one.differs else "may be chance",
+            _verdict(one),
         )
         for one in measurements.results
     ]
@@ -239,4 +239,12 @@ def _show_measurements(measurements: Measurements) -> None:
     emit_table(columns, rows)
     for line in measurements.notes:
         emit(line)
+    if any(one.sure_low is None for one in measurements.results):
+        emit("Too few rounds to tell a difference from chance: give it more time (--seconds).")
     emit("")
+
+
+def _verdict(one: Measurement) -> str:
+    if one.sure_low is None:
+        return "too few rounds"
+    return "differs" if one.differs else "may be chance"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from ragdock.cli.output import on_terminal, printable
-from ragdock.ops.doctor.model import Finding, Status
+from ragdock.ops.doctor.model import Finding, Scope, Status
 from ragdock.ops.doctor.report import Report, Result
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ _STYLES: Final = {
     Status.WARN: ("▲", "yellow", "warning"),
     Status.FAIL: ("✘", "red", "failed"),
     Status.SKIP: ("–", "bright_black", "skipped"),
+}
+_PLACES: Final = {
+    Scope.HOST: "from the host",
+    Scope.INSIDE: "from inside of a container",
+    Scope.BOTH: "where ragdock runs",
 }
 _BAD: Final = (Status.FAIL, Status.WARN)
 MAX_WIDTH: Final = 120
@@ -60,6 +65,8 @@ def _skipped(report: Report) -> list[tuple[str, str]]:
 def _evidence(finding: Finding) -> list[str]:
     return [
         f"{name} = {'; '.join(value) if isinstance(value, list) else value}"
+        if value not in ("", [], None)
+        else f"{name} = (none)"
         for name, value in finding.evidence.items()
     ]
 
@@ -113,7 +120,7 @@ def _draw(report: Report, *, color: bool) -> None:
     if console.width > MAX_WIDTH:
         console.width = MAX_WIDTH
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.at))
-    places = " and ".join(sorted(scope.value for scope in report.scopes))
+    places = ", ".join(words for scope, words in _PLACES.items() if scope in report.scopes)
     console.print(f"[bold]ragdock doctor[/]  [bright_black]{places} · {when}[/]")
     console.print(_table(report))
     for names, reason in _skipped(report):

@@ -48,11 +48,14 @@ SITUATIONS: Final[Mapping[str, Situation]] = {
 
 def card() -> str:
     """The card as a Markdown table."""
-    lines = ["| Your situation | Use | Mostly because | Another if |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| Your situation | Use | Mostly because | Another place if |",
+        "| --- | --- | --- | --- |",
+    ]
     for name, situation in SITUATIONS.items():
         advice = advise(situation)
         change = advice.changes[0] if advice.changes else None
-        turn = f"{_words(change.question)} were {change.value}" if change else "nothing single"
+        turn = f"{_words(change.question)}: {change.value}" if change else "no single answer"
         why = advice.reasons[0].text.rstrip(".")
         lines.append(f"| {name} | **{NAMES[advice.place]}** | {why} | {turn} |")
     return "\n".join(lines)
@@ -123,7 +126,8 @@ def _choice(kit: Any, words: str, values: Any, style: Mapping[str, Any]) -> Any:
 
 
 def _words(question: str) -> str:
-    return question.replace("_", " ")
+    name, _, unit = question.partition("_ms")
+    return name.replace("_", " ") + (" in ms" if _ and not unit else "")
 
 
 def _escaped(text: str) -> str:

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ragdock.errors import ConfigurationError
+from ragdock.tour.showing import PAGE_WIDTH
 
 __all__ = ["RECORDING", "Shell", "command", "engine_version"]
 
 RECORDING: Final = Path("docs/notebook/recorded.json")
 _MAX_LINES: Final = 60
+# Compose 2 and later are a plugin of `docker`; the scripts call it by the older name.
+_COMPOSE: Final = 'docker-compose() { docker compose "$@"; }\n'
 _ANSI: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -80,10 +83,11 @@ class Shell:
         return dict(cells[name])
 
     def _run(self, script: str, timeout_seconds: float) -> str:
+        compose = "" if shutil.which("docker-compose") else _COMPOSE
         done = subprocess.run(  # noqa: S603 (the notebook's own lines)
-            ["bash", "-euo", "pipefail", "-c", script],  # noqa: S607
+            ["bash", "-euo", "pipefail", "-c", f"{compose}{script}"],  # noqa: S607
             cwd=self._folder,
-            env={**os.environ, **self._environment},
+            env={**os.environ, "COLUMNS": str(PAGE_WIDTH), **self._environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

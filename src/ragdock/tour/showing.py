@@ -2,18 +2,65 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["say", "show_card", "show_figure", "show_widget"]
+__all__ = ["PAGE_WIDTH", "fitted", "say", "show_card", "show_figure", "show_widget"]
+
+PAGE_WIDTH: Final = 120
+"""Characters that fit on a line of a notebook's page; it breaks longer ones anywhere."""
+
+# All columns but the last, so that what is continued stands below where it began.
+_COLUMNS: Final = re.compile(r"\s*(?:\S+(?: \S+)*\s{2,})*")
+# What the doctor says to paste must stay one line.
+_PASTED: Final = re.compile(r"\s*fix\s")
 
 
 def say(text: str) -> None:
-    """A line of the output."""
-    sys.stdout.write(f"{text}\n")
+    """Some output, so that a page shows it well."""
+    sys.stdout.write(f"{fitted(text)}\n")
     sys.stdout.flush()
+
+
+def fitted(text: str) -> str:
+    """The text with tab-separated lines as columns, and with long lines broken at blanks.
+
+    Commands write tabs where there is no terminal, and a page shows them as ragged columns.
+    """
+    lines: list[str] = []
+    for tabbed, group in groupby(text.split("\n"), key=lambda line: "\t" in line):
+        together = list(group)
+        lines += _columns([line.split("\t") for line in together]) if tabbed else together
+    return "\n".join(part for line in lines for part in _broken(line))
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    n_columns = max(len(row) for row in rows)
+    widths = [max(len(row[n]) for row in rows if n < len(row)) for n in range(n_columns)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+        for row in rows
+    ]
+
+
+def _broken(line: str) -> list[str]:
+    found = _COLUMNS.match(line)
+    if len(line) <= PAGE_WIDTH or _PASTED.match(line) or found is None:
+        return [line]
+    hanging = found.end() if found.end() <= PAGE_WIDTH // 2 else 0
+    return textwrap.wrap(
+        line,
+        PAGE_WIDTH,
+        subsequent_indent=" " * hanging,
+        drop_whitespace=True,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def show_card(markdown: str) -> None:
@@ -25,10 +72,10 @@ def show_card(markdown: str) -> None:
         kit.display(kit.Markdown(markdown))
 
 
-def show_figure(figure: Any, file: Path | None = None) -> bool:
+def show_figure(figure: Any, file: Path | None = None, *, words: str) -> bool:
     """A figure of matplotlib as a picture; False where there is none, or nowhere to show it.
 
-    With `file` it is written there too.
+    `words` say what it shows, to who can't see it. With `file` it is written there too.
     """
     if figure is None:
         return False
@@ -39,7 +86,7 @@ def show_figure(figure: Any, file: Path | None = None) -> bool:
     kit = _notebook()
     if kit is None:
         return False
-    kit.display(kit.Image(data=picture.getvalue(), format="png"))
+    kit.display(kit.Image(data=picture.getvalue(), format="png", alt=words))
     return True
 
 

@@ -60,14 +60,16 @@ class Measurement:
     ratio: float
     ratio_low: float
     ratio_high: float
-    sure_low: float
-    sure_high: float
+    sure_low: float | None
+    sure_high: float | None
     noise: float
     n_rounds: int
 
     @property
     def differs(self) -> bool:
-        """Whether the two sides differ, and not by chance."""
+        """Whether the two sides differ, and not by chance; too few rounds say nothing."""
+        if self.sure_low is None or self.sure_high is None:
+            return False
         return self.sure_low > 1 or self.sure_high < 1
 
 
@@ -167,19 +169,24 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Where the median lies with 99 %, by order statistics (the sign test's interval)."""
+def _interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    """Where the median lies with 99 %, by order statistics (the sign test's interval).
+
+    Fewer than eight values can't say it.
+    """
     n, below, k = len(values), 0.0, 0
     while (below := below + math.comb(n, k) / 2**n) <= 0.005:
         k += 1
     if k == 0:
-        return 1.0, 1.0
+        return None, None
     ordered = sorted(values)
     return ordered[k - 1], ordered[n - k]
 
 
 def overhead_of(results: Sequence[Measurement]) -> Overhead:
-    """What a container adds; what doesn't exceed the noise counts as nothing."""
+    """What a container adds; what doesn't exceed the noise counts as nothing,
+    and what too few rounds were spent on as what was seen.
+    """
     by_name = {result.name: result for result in results}
 
     def ratio(*names: str) -> float:
@@ -190,7 +197,9 @@ def overhead_of(results: Sequence[Measurement]) -> Overhead:
         one = by_name.get(name)
         if one is None:
             return None
-        return max(0.0, one.container_ms - one.bare_ms) if one.differs else 0.0
+        if one.differs or one.sure_low is None:
+            return max(0.0, one.container_ms - one.bare_ms)
+        return 0.0
 
     published, host = added_ms("published"), added_ms("host")
     return Overhead(

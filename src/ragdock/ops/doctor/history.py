@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -53,4 +54,5 @@ def last_lines(world: World, container: Container, n_lines: int = 5) -> list[str
     except WorldError:
         return []
     lines = [line.strip()[:300] for line in str(text).splitlines() if line.strip()]
-    return lines[-n_lines:]
+    # Each start of a container that restarts says the same again.
+    return [line for line, _ in groupby(lines)][-n_lines:]

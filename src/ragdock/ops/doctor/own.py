@@ -22,7 +22,11 @@ _PASSWORD: Final = re.compile(r"(://[^/@\s:]*:)[^/@\s]*(@)")
 
 
 def ask(query: str) -> Any:
-    """The answer to a query of `World.ragdock`, as JSON. Raises `WorldError`."""
+    """The answer to a query of `World.ragdock`, as JSON. Raises `WorldError`.
+
+    `health` asks the port of the settings, `health 8001` another one.
+    """
+    query, _, port = query.partition(" ")
     questions = {
         "settings": _settings,
         "store": _store,
@@ -34,7 +38,7 @@ def ask(query: str) -> Any:
     if query not in questions:
         raise WorldError("unsupported", f"there is no such question: {query}")
     try:
-        return questions[query](Settings.load())
+        return questions[query](Settings.load(port=int(port)) if port else Settings.load())
     except NotFoundError as exc:
         raise WorldError("absent", str(exc)) from exc
     except RagdockError as exc:

@@ -9,7 +9,7 @@ from typing import Final
 from ragdock.ops.doctor.stack import dig, items
 from ragdock.ops.doctor.world import World, WorldError
 
-__all__ = ["Owner", "free_port_after", "listeners", "owner_of"]
+__all__ = ["Owner", "free_port_after", "listeners", "owner_of", "ports_of"]
 
 _LISTEN: Final = "0A"
 
@@ -56,6 +56,22 @@ def listeners(world: World, proc: str, port: int) -> list[tuple[str, str]]:
 
     `proc` is `/proc` for this network, `/proc/<pid>` for the one of a process.
     """
+    return [(address, inode) for address, found, inode in _listening(world, proc) if found == port]
+
+
+def ports_of(world: World, pid: int) -> list[int]:
+    """The TCP ports that a process of this network listens on; empty when it may not be seen."""
+    return sorted(
+        {
+            port
+            for _, port, inode in _listening(world, "/proc")
+            if _has_one_of(world, str(pid), {f"socket:[{inode}]"})
+        }
+    )
+
+
+def _listening(world: World, proc: str) -> list[tuple[str, int, str]]:
+    """Address, port and inode of each socket that listens."""
     found = []
     for name in ("tcp", "tcp6"):
         try:
@@ -65,8 +81,7 @@ def listeners(world: World, proc: str, port: int) -> list[tuple[str, str]]:
         for fields in (line.split() for line in lines):
             if len(fields) > 9 and fields[3] == _LISTEN:
                 address, _, number = fields[1].rpartition(":")
-                if int(number, 16) == port:
-                    found.append((address, fields[9]))
+                found.append((address, int(number, 16), fields[9]))
     return found
 
 

@@ -121,7 +121,8 @@ class World(Protocol):
 
         `settings` (secrets as whether they are set; wrong ones are a `WorldError` of kind `status`
         that says what is wrong), `store` (ledger, collections, keys), `files` (SQLite's own check
-        of each, as far as time allows), `model`, `audit`, `health` (of the server at the loopback).
+        of each, as far as time allows), `model`, `audit`, `health` (of the server at the loopback;
+        `health 8001` of the one on that port).
         """
         ...
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Final
 
 from ragdock.ops.doctor.mending import OVERRIDE, override, up
 from ragdock.ops.doctor.model import Check, Evidence, Finding, Scope, Status
 from ragdock.ops.doctor.outline import Line, children, outline
+from ragdock.ops.doctor.own import variables_of
 from ragdock.ops.doctor.redact import is_secret, masked_length
 from ragdock.ops.doctor.stack import Container, compose_command, containers, in_folder, variable
 from ragdock.ops.doctor.world import World, WorldError
+from ragdock.settings import Settings
 
 __all__ = ["CHECKS"]
 
@@ -229,7 +232,26 @@ def _parsed(world: World) -> list[Finding]:
         )
     for one in (one for one in containers(world) if one.is_ours):
         found += _differs(world, one, assigned)
+    found += _misspelt(world, assigned)
     return found[:3] or [Finding(Status.OK, ".env arrives in the containers as it is written")]
+
+
+def _misspelt(world: World, assigned: dict[str, str]) -> Iterator[Finding]:
+    """A name that nothing reads and that is nearly one that something does."""
+    try:
+        used = {name for text in _files(world).values() for name, _ in _uses(text)}
+    except WorldError:
+        return
+    for name in sorted(assigned.keys() - used - variables_of(Settings)):
+        for meant in get_close_matches(name, used, 1, 0.8):
+            yield Finding(
+                Status.WARN,
+                f"{name} is read by nobody: {meant} is meant?",
+                name,
+                {"file": ".env", "variable": name, "nearest": meant},
+                "Compose passes on only what its files name, and says nothing of the rest.",
+                (f"sed -i 's/^{name}=/{meant}=/' .env", up(world)),
+            )
 
 
 def _differs(world: World, one: Container, assigned: dict[str, str]) -> Iterator[Finding]:
@@ -409,7 +431,7 @@ CHECKS: Final = (
         "D27",
         "`.env` arrives as it is written",
         Scope.HOST,
-        "a key that is right is refused",
+        "a key that is right is refused; a setting has no effect",
         _parsed,
     ),
     Check(

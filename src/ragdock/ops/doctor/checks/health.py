@@ -54,6 +54,17 @@ def _restated(world: World, one: Container, *, secret: bool = False) -> tuple[st
     return override(world, one, lines)
 
 
+def _more_time(world: World, one: Container, timeout: float) -> tuple[str, ...]:
+    """The same health check, which may need its very words (a secret), with more time."""
+    interval = (numbers(one.get("Config", "Healthcheck", "Interval")) or 0.0) / _NANO
+    times = [
+        f"interval: {max(5.0, interval):g}s",
+        f"timeout: {max(5.0, 2 * timeout):g}s",
+        *TIMES[2:],
+    ]
+    return override(world, one, ["healthcheck:", *(f"  {line}" for line in times)])
+
+
 def _has_its_tool(world: World, one: Container) -> Finding | None:
     """D43."""
     broken = [
@@ -102,7 +113,7 @@ def _has_time(world: World, one: Container) -> Finding | None:
         },
         "A busy processor makes any probe slow: a limit of a second or two tells of load, not of "
         "health.",
-        _restated(world, one),
+        _more_time(world, one, timeout),
     )
 
 

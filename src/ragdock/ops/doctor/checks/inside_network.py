@@ -119,12 +119,15 @@ def _names(world: World) -> list[Finding]:
 
 def _unresolved(variable: str, host: str, exc: WorldError, *, inside: bool) -> Finding:
     evidence = {variable: host, "kind": exc.kind, "error": exc.detail}
+    service = (
+        "echo REDIS_HOST=redis >> .env && docker-compose up -d      # if its service is `redis`"
+    )
     if exc.kind in ("unresolvable", "timeout"):
         cause = "No name server answers: the container is on no network, or the machine is offline."
     elif inside:
         cause = (
-            "No container of that name is on a network of this one: it isn't running, is on "
-            "another network, or both are on Docker's default bridge, which knows no names."
+            "No container of that name is on a network of this one: it is misspelt, isn't running, "
+            "is on another network, or both are on Docker's default bridge, which knows no names."
         )
     else:
         cause = "The name is misspelt, or is known inside of a Docker network only."
@@ -132,6 +135,7 @@ def _unresolved(variable: str, host: str, exc: WorldError, *, inside: bool) -> F
         f"{variable}={host}: the name has no address",
         cause,
         (
+            *((service,) if variable == "REDIS_HOST" and host != "redis" else ()),
             "docker-compose ps                    # does the service run?",
             "docker-compose up -d                 # puts all services on one network",
             "# without Compose: docker network connect NETWORK CONTAINER, for both of them",

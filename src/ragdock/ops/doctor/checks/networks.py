@@ -169,12 +169,13 @@ def _name(world: World, one: Container, ours: list[Container]) -> Finding | None
     default = networks.keys() <= {"bridge"}
     if shared and not default and not local:
         return None
+    redis = next((other for other in ours if other.service == "redis"), None)
+    reached = {name for names in owners.values() for name in names}
     evidence: Evidence = {
         "REDIS_HOST": host,
         "networks": sorted(networks),
-        "redis_is_on": sorted({name for names in owners.values() for name in names}),
+        "redis_is_on": sorted(reached or (_networks(redis) if redis else ())),
     }
-    redis = next((other for other in ours if other.service == "redis"), None)
     if local or not owners:
         why = (
             "In a container, localhost is the container itself, and no Redis runs in there."

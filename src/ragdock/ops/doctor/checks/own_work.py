@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ragdock.ops.doctor.model import Check, Finding, Scope
-from ragdock.ops.doctor.place import is_inside, servers_over
+from ragdock.ops.doctor.owners import ports_of
+from ragdock.ops.doctor.place import Process, is_inside, servers_over
 from ragdock.ops.doctor.reading import fail, mib, ok, read_or, settings, skip, warn
 from ragdock.ops.doctor.world import World, WorldError
 
@@ -158,12 +159,13 @@ def _full(world: World) -> list[Finding]:
 
 def _health(world: World) -> list[Finding]:
     """G12."""
-    port = int(settings(world)["port"])
+    told = int(settings(world)["port"])
     over = servers_over(world, str(settings(world)["data_dir"]))
     running = [one for one in over if one.role == "serve"]
     inside = is_inside(world)
+    port = told if inside else _port(world, running, told)
     try:
-        answer = world.ragdock("health")
+        answer = world.ragdock("health" if port == told else f"health {port}")
     except WorldError as exc:
         return _silent(world, exc, port, running=bool(running), inside=inside)
     body = answer["body"]
@@ -200,6 +202,12 @@ def _health(world: World) -> list[Finding]:
             **evidence,
         )
     ]
+
+
+def _port(world: World, running: list[Process], told: int) -> int:
+    """Where the server really listens: whoever asks needn't know its `--port` or `PORT`."""
+    ports = {port for one in running for port in ports_of(world, one.pid)}
+    return told if told in ports or len(ports) != 1 else ports.pop()
 
 
 def _silent(

@@ -9,7 +9,7 @@ from ragdock.ops.doctor.history import events_of, last_lines
 from ragdock.ops.doctor.mending import override, set_variables
 from ragdock.ops.doctor.model import Check, Finding, Scope, Status
 from ragdock.ops.doctor.place import Process, processes
-from ragdock.ops.doctor.stack import Container, dig, each, numbers, texts
+from ragdock.ops.doctor.stack import Container, dig, each, numbers, seconds_of, texts
 from ragdock.ops.doctor.world import World
 
 __all__ = ["CHECKS"]
@@ -24,6 +24,7 @@ _WAITING: Final = re.compile(
     r"Waiting for (?:connections|background tasks) to|shutting down", re.IGNORECASE
 )
 MANY_ZOMBIES: Final = 3
+STARTING_SECONDS: Final = 10.0
 
 
 def _status(world: World, one: Container) -> dict[str, str]:
@@ -54,6 +55,10 @@ def _ignores(world: World, one: Container, killed: float | None) -> Finding | No
     name = fields.get("Name", "")
     # An init has no handlers either: it waits for signals (sigtimedwait) and hands them on.
     if caught or not first or name in INITS or one.get("HostConfig", "Init") is True:
+        return None
+    # A program that is still loading has no handlers yet; a shell never gets any.
+    started = seconds_of(one.get("State", "StartedAt")) or 0.0
+    if killed is None and name not in SHELLS and world.now() - started < STARTING_SECONDS:
         return None
     evidence: dict[str, Any] = {"pid_1": name, "SigCgt": fields.get("SigCgt"), "signal": number}
     if killed is not None:
