@@ -14,7 +14,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -206,6 +213,12 @@ class Settings(BaseSettings):
         None,
         "A key with every right, where `ragdock keys create` can't be run; 32 characters or more.",
     )
+    metrics_key: SecretStr | None = _env(
+        "RAG_METRICS_KEY",
+        None,
+        "A key for `/metrics` and the details of `/health` alone, where `ragdock keys create` "
+        "can't be run; 32 characters or more.",
+    )
     rate_per_minute: int | None = _env(
         "RAG_RATE_PER_MINUTE",
         None,
@@ -360,12 +373,19 @@ class Settings(BaseSettings):
     def _lower(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("admin_key")
+    @field_validator("admin_key", "metrics_key")
     @classmethod
     def _strong(cls, value: SecretStr | None) -> SecretStr | None:
         # A header carries printable ASCII only, and a space at an end would be lost on the way.
         if value is not None and not re.fullmatch(r"[!-~]{32,}", value.get_secret_value()):
             raise ValueError("must be 32 or more printable ASCII characters without spaces")
+        return value
+
+    @field_validator("metrics_key")
+    @classmethod
+    def _not_the_admins(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None and value == info.data.get("admin_key"):
+            raise ValueError("must not be the value of RAG_ADMIN_KEY, which opens everything")
         return value
 
     @field_validator("embed_base_url", "llm_base_url", "otlp_endpoint", "otlp_traces_endpoint")
