@@ -14,14 +14,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AliasChoices,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -379,13 +372,6 @@ class Settings(BaseSettings):
         # A header carries printable ASCII only, and a space at an end would be lost on the way.
         if value is not None and not re.fullmatch(r"[!-~]{32,}", value.get_secret_value()):
             raise ValueError("must be 32 or more printable ASCII characters without spaces")
-        return value
-
-    @field_validator("metrics_key")
-    @classmethod
-    def _not_the_admins(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if value is not None and value == info.data.get("admin_key"):
-            raise ValueError("must not be the value of RAG_ADMIN_KEY, which opens everything")
         return value
 
     @field_validator("embed_base_url", "llm_base_url", "otlp_endpoint", "otlp_traces_endpoint")

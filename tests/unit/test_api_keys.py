@@ -141,6 +141,13 @@ def test_the_metrics_key_has_its_right_alone(store: SqliteKeys) -> None:
         assert (admin is not None and admin.may(Right.ADMIN)) is (admin_key is not None)
 
 
+def test_the_static_keys_are_two(store: SqliteKeys) -> None:
+    """A metrics key that is the admin's would open everything, and is refused unquoted."""
+    with pytest.raises(ConfigurationError, match="RAG_METRICS_KEY has the value of") as error:
+        Keys(store, admin_key=ADMIN_KEY, metrics_key=ADMIN_KEY)
+    assert ADMIN_KEY not in str(error.value)
+
+
 @pytest.mark.parametrize("right", Right)
 def test_no_right_but_admin_holds_another(keys: Keys, right: Right) -> None:
     """A key may what it was made for; with `admin`, everything."""

@@ -43,7 +43,8 @@ class Keys:
 
     Keys are needed when `required`, when there is a static one, when there is one that isn't
     revoked at the start, and from the moment that one is made. From then on they are needed as
-    long as this object lives: revoking the last key opens nothing.
+    long as this object lives: revoking the last key opens nothing. Raises `ConfigurationError`
+    when the two static ones are the same.
     """
 
     def __init__(
@@ -55,6 +56,11 @@ class Keys:
         required: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if admin_key is not None and admin_key == metrics_key:
+            raise ConfigurationError(
+                "RAG_METRICS_KEY has the value of RAG_ADMIN_KEY, which opens everything; give it "
+                "one of its own (`openssl rand -hex 32`)."
+            )
         self._store = store
         self._clock = clock
         self._static = tuple(
