@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from ragdock.adapters.metrics.tables import MEASURED, METRICS
+from ragdock.api.auth import Guarded
+from ragdock.api.routes.health import router
 from ragdock.ops.exporter.exposition import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -276,6 +278,24 @@ def test_prometheus_asks_where_they_answer() -> None:
             assert path.startswith("/") or path in COMPOSE["volumes"] or (ROOT / path).exists()
     # No key, for a server that needs none.
     assert (MONITORING / "prometheus/no-key").read_bytes() == b""
+
+
+def test_the_key_that_is_told_is_for_the_metrics_alone() -> None:
+    """Page, example and configuration have Prometheus given the right of /metrics and no other."""
+    page = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
+    told = re.findall(r"keys create \S+ \S+ --rights (\S+)", page)
+    (right,) = {
+        route.right
+        for route in router.routes
+        if isinstance(route, Guarded) and route.path == "/metrics"
+    }
+    assert told == [right] == ["metrics"]
+    for place, said in (
+        (".env.example", "A file with a `metrics` key"),
+        ("deploy/monitoring/prometheus/prometheus.yml", "the right `metrics` and no other"),
+        ("docs/operations.md", "wants one with the right `metrics`"),
+    ):
+        assert said in (ROOT / place).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0", "localhost", "::1", ""])

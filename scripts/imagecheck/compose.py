@@ -163,7 +163,7 @@ def secrets(subject: Subject) -> list[str]:
                 problems.append(f"{name}: {key} has a value")
     return problems + [
         f"{name} can't come from a file"
-        for name in ("REDIS_PASSWORD", "RAG_ADMIN_KEY", "RAG_LLM_API_KEY")
+        for name in ("REDIS_PASSWORD", "RAG_ADMIN_KEY", "RAG_METRICS_KEY", "RAG_LLM_API_KEY")
         if f"{name}_FILE: /run/secrets/" not in text
     ]
 

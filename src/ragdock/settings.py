@@ -206,6 +206,12 @@ class Settings(BaseSettings):
         None,
         "A key with every right, where `ragdock keys create` can't be run; 32 characters or more.",
     )
+    metrics_key: SecretStr | None = _env(
+        "RAG_METRICS_KEY",
+        None,
+        "A key for `/metrics` and the details of `/health` alone, where `ragdock keys create` "
+        "can't be run; 32 characters or more.",
+    )
     rate_per_minute: int | None = _env(
         "RAG_RATE_PER_MINUTE",
         None,
@@ -360,7 +366,7 @@ class Settings(BaseSettings):
     def _lower(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("admin_key")
+    @field_validator("admin_key", "metrics_key")
     @classmethod
     def _strong(cls, value: SecretStr | None) -> SecretStr | None:
         # A header carries printable ASCII only, and a space at an end would be lost on the way.

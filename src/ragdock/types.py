@@ -242,10 +242,14 @@ class JobStage(StrEnum):
 
 
 class Right(StrEnum):
-    """What a key may do; `admin` holds the others."""
+    """What a key may do; `admin` holds the others, of which none holds another.
+
+    `metrics` is an operator's: `/metrics`, and nothing of anybody's documents.
+    """
 
     READ = "read"
     WRITE = "write"
+    METRICS = "metrics"
     ADMIN = "admin"
 
 

@@ -34,9 +34,8 @@ def others(
     workers = Stack(tmp_path_factory.mktemp("stack") / "workers", "1", environment)
     environment = {"ENVIRONMENT": "production"}
     production = Stack(tmp_path_factory.mktemp("stack") / "production", environment=environment)
-    secrets_from_files(
-        production, {name: secrets.token_hex(32) for name in ("redis_password", "admin_key")}
-    )
+    names = ("redis_password", "admin_key", "metrics_key")
+    secrets_from_files(production, {name: secrets.token_hex(32) for name in names})
 
     def start(stack: Stack) -> Patient:
         stack.up()

@@ -98,9 +98,11 @@ def stack(
     """Two server processes, Redis, the exporter and Prometheus, with some traffic behind them."""
     folder = tmp_path_factory.mktemp("monitored")
     hasten(shutil.copytree(MONITORING, folder / "deploy/monitoring") / "prometheus")
+    (folder / "metrics_key").touch()
     socket = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
     environment = {
         "DOCKER_SOCKET": socket,
+        "METRICS_KEY_FILE": str(folder / "metrics_key"),
         "PROMETHEUS_PORT": str(free_port()),
         "RAG_MAX_QUEUE": "3",
         "RAG_WORKERS": "2",
@@ -263,6 +265,23 @@ def test_a_restart_loop_raises_the_alarm(stack: Monitored, report: Callable[[str
         assert stack.series('ALERTS{alertstate="firing",alertname="ContainerRestarting"}')
         restarts = inspect(name)["RestartCount"]
     report(f"live: {', '.join(sorted(fired))} fired after {restarts} restarts")
+
+
+def test_prometheus_is_let_in_by_its_own_key(
+    stack: Monitored, report: Callable[[str], None]
+) -> None:
+    """The key of docs/monitoring.md, put into its file, counts at the next scrape."""
+    words = ("keys", "create", "--name", "prometheus", "--rights", "metrics")
+    key = docker("exec", stack.container("web"), "ragdock", *words).split()[-1]
+    up = 'up{job="ragdock"}'
+    wait_for("the server to want a key", lambda: stack.value(up) == 0, 30)
+    (stack.directory / "metrics_key").write_text(f"{key}\n", encoding="ascii")
+    wait_for("Prometheus to be let in", lambda: stack.value(up) == 1, 30)
+    with stack.client(headers={"Authorization": f"Bearer {key}"}) as client:
+        assert client.get("/v1/collections").status_code == 403
+        assert client.post("/v1/ask", json={"question": "How deep?"}).status_code == 403
+        assert client.get("/metrics").status_code == 200
+    report("metrics: a key with `metrics` is scraped with, and opens nothing under /v1")
 
 
 @pytest.mark.parametrize("version", sorted(COMPOSE_PROGRAMS))

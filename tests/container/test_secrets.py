@@ -12,9 +12,11 @@ from harness import Stack, docker, inspect, run, secrets_from_files
 def test_secrets_come_from_files_and_stand_in_no_variable(
     image: str, compose_programs: None, tmp_path: Path
 ) -> None:
-    """With the `#~` lines uncommented, Redis wants its password, web has it, and the admin key."""
+    """With the `#~` lines uncommented, Redis wants its password, and web has it and both keys."""
     stack = Stack(tmp_path / "secrets-stack", environment={"ENVIRONMENT": "production"})
-    values = {name: secrets.token_hex(32) for name in ("redis_password", "admin_key")}
+    values = {
+        name: secrets.token_hex(32) for name in ("redis_password", "admin_key", "metrics_key")
+    }
     folder = secrets_from_files(stack, values)
     try:
         stack.up()
@@ -26,6 +28,9 @@ def test_secrets_come_from_files_and_stand_in_no_variable(
             assert health["status"] == "ok", health
             states = {entry["name"]: entry["status"] for entry in health["dependencies"]}
             assert states["redis"] == "ok", health
+            client.headers["Authorization"] = f"Bearer {values['metrics_key']}"
+            assert client.get("/v1/collections").status_code == 403
+            assert client.get("/metrics").status_code == 200
         redis = stack.container("redis")
         assert "NOAUTH" in docker("exec", redis, "redis-cli", "dbsize")
         for service in ("web", "redis"):

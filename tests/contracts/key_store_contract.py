@@ -20,7 +20,7 @@ Open = Callable[[], KeyStore]
 def key(key_id: str, name: str | None = None, **fields: object) -> ApiKey:
     """A key, all of whose fields are set."""
     values: dict[str, object] = {
-        "rights": frozenset({Right.READ, Right.WRITE}),
+        "rights": frozenset({Right.READ, Right.WRITE, Right.METRICS}),
         "collections": frozenset({"a", "b"}),
         "rate_per_minute": 30,
         "created_at": 10.0,

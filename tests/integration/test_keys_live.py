@@ -50,6 +50,46 @@ def test_without_a_key_a_server_for_others_does_not_start(tmp_path: Path, enviro
     assert "RAG_ADMIN_KEY" in done.stderr
 
 
+def test_prometheus_needs_no_more_than_its_right(tmp_path: Path) -> None:
+    """A key made by the command, and one from a file: `/metrics`, and nothing of the content."""
+    data_dir = tmp_path / "data"
+    file = tmp_path / "metrics_key"
+    file.write_text("m" * 40 + "\n")
+    environment = {"ENVIRONMENT": "production", "RAG_METRICS_KEY_FILE": str(file)}
+    refused = ragdock(data_dir, "serve", **environment)
+    assert refused.returncode == 2, refused.stderr
+    assert "no API key but for the metrics" in refused.stderr
+    made = ragdock(data_dir, "keys", "create", "--name", "prometheus", "--rights", "metrics")
+    with ServerProcess(data_dir, RAG_ADMIN_KEY=ADMIN_KEY, **environment) as server:
+        with server.client() as client:
+            client.headers.update(bearer(ADMIN_KEY))
+            add(client, "The well is 31 metres deep.", "well")
+            for key in (made.stdout.strip(), "m" * 40):
+                client.headers.update(bearer(key))
+                assert 'rag_queue_documents{state="pending"}' in client.get("/metrics").text
+                assert "dependencies" in client.get("/health").json()
+                for method, path in (
+                    ("GET", "/v1/collections"), ("GET", "/v1/documents"), ("GET", "/v1/jobs"),
+                    ("POST", "/v1/ask"), ("POST", "/v1/search"), ("POST", "/v1/collections"),
+                    ("DELETE", "/v1/documents/well"), ("DELETE", "/v1/collections/default"),
+                ):  # fmt: skip
+                    assert_problem(client.request(method, path), 403, "forbidden")
+            client.headers.update(bearer(ADMIN_KEY))
+            assert client.get("/metrics").status_code == 200
+            assert client.get("/v1/documents/well").status_code == 200
+            del client.headers["Authorization"]
+            assert_problem(client.get("/metrics"), 401, "missing_key")
+        assert ragdock(data_dir, "keys", "revoke", "prometheus").returncode == 0
+        with server.client() as client:
+            assert client.get("/metrics", headers=bearer(made.stdout.strip())).status_code == 401
+        assert server.stop() == 0
+    assert "m" * 40 not in server.log.read_text()
+    both = ragdock(data_dir, "serve", RAG_ADMIN_KEY="m" * 40, **environment)
+    assert both.returncode == 2
+    assert "RAG_METRICS_KEY has the value of RAG_ADMIN_KEY" in both.stderr
+    assert "m" * 40 not in both.stderr
+
+
 def test_two_servers_see_a_key_come_and_go(tmp_path: Path) -> None:
     """What the command line makes or revokes, both servers know at their next request."""
     data_dir = tmp_path / "data"

@@ -207,14 +207,16 @@ def test_a_cache_that_is_off_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_keys_open_what_they_open(guarded: tuple[str, Path]) -> None:
-    """Admin sees the metrics; read and write suffice for the rest, and metrics are skipped."""
+    """`metrics`, or admin, sees the metrics; read and write suffice for the rest."""
     address, data_dir = guarded
     assert statuses(smoke(address, key=ADMIN_KEY)) == dict.fromkeys(STEPS, "ok")
+    whole = make_key(data_dir, "whole", "--rights", "read,write,metrics")
+    assert statuses(smoke(address, key=whole)) == dict.fromkeys(STEPS, "ok")
     report = smoke(address, key=make_key(data_dir, "both", "--rights", "read,write"))
     assert report.ok, report
     assert statuses(report) == dict.fromkeys(STEPS, "ok") | {"metrics": "skip"}
     (skipped,) = (step for step in report.steps if step.status is Status.SKIP)
-    assert "`admin`" in skipped.detail
+    assert "`metrics`" in skipped.detail
     assert [name for name, _ in held(address, ADMIN_KEY)] == ["default"]
 
 

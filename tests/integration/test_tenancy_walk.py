@@ -40,6 +40,8 @@ ADMIN_KEY = "an-admin-key-of-the-walk-0123456789"
 HIDDEN, ABSENT, OWN = "secrets", "nowhere", "own-one"
 HIDDEN_ID, OWN_ID = "hush.md", "calm.md"
 MARKS = ("secrets", "hush", "quiet", "Zanzibar")
+# What these open is about everybody: no tenant's key has them.
+OF_ALL = (Right.METRICS, Right.ADMIN)
 PLANS = "# Plans\n\nThe quiet plan is to open a branch in Zanzibar."
 
 
@@ -239,9 +241,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             ("other", everything, [OWN, "own-two"]),
             ("revoked", everything, None),
             ("expired", everything, None),
-            ("without read", (Right.WRITE,), None),
-            ("without write", (Right.READ,), None),
-            ("without admin", everything, None),
+            ("metrics", (Right.METRICS,), None),
+            *((f"without {right}", {*Right} - {right, Right.ADMIN}, None) for right in Right),
         ):
             expires_at = made._clock() + 0.001 if name == "expired" else None
             _, keys[name] = made.create(
@@ -345,6 +346,34 @@ def test_without_the_right_it_is_forbidden(world: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", IN_ORDER)
+def test_a_metrics_key_opens_the_metrics_alone(world: World, name: str) -> None:
+    """Prometheus's key gets `/metrics`, what everybody gets, and 403 for everything else."""
+    route, before = ROUTES[name], world.everything()
+    may = route.is_public or name == "GET /metrics"
+    assert may is not name.split(" ")[1].startswith("/v1")
+    for ask in asks(name):
+        for collection in (HIDDEN, ABSENT):
+            response = world.send(name, ask, world.keys["metrics"], collection)
+            assert response.status_code == (200 if may else 403), (name, response.text)
+            leaked = [mark for mark in MARKS if mark in response.text.replace(collection, "")]
+            assert leaked == [], (name, response.text)
+    assert world.everything() == before
+
+
+def test_the_metrics_name_nothing_of_anybodys(world: World) -> None:
+    """No collection, document, question, key or its name, after all that the others did."""
+    client = world.client_as(world.keys["metrics"])
+    keys = world.client.app.state.services.keys.all()  # type: ignore[attr-defined]
+    names = {word for key in keys for word in (key.id, key.name)} - {"metrics"}
+    words = {*MARKS, OWN, OWN_ID, HIDDEN_ID, ABSENT, QUESTION, "own-two", *names}
+    for path in ("/metrics", "/health"):
+        # Comments explain the metrics, in common words.
+        text = re.sub(r"^#.*\n", "", client.get(path).text, flags=re.MULTILINE)
+        assert len(text) > 200, text
+        assert [word for word in words if re.search(rf"\b{re.escape(word)}\b", text)] == []
+
+
+@pytest.mark.parametrize("name", IN_ORDER)
 def test_another_tenants_collection_is_absent(world: World, name: str) -> None:
     """The hidden and the absent answer the same to the byte; nothing is told, nothing changed."""
     route, before = ROUTES[name], world.everything()
@@ -370,7 +399,7 @@ def test_another_tenants_collection_is_absent(world: World, name: str) -> None:
                 # What the admin gets for it is what absent means.
                 admin = world.send(name, ask, world.keys["admin"], ABSENT, job=world.absent_job)
                 assert masked(admin, *words) == masked(absent, *words), name
-        elif route.is_public or route.right is not Right.ADMIN:
+        elif route.is_public or route.right not in OF_ALL:
             assert hidden.status_code == 200, (name, hidden.text)
         else:
             assert hidden.status_code == 403, (name, hidden.text)
@@ -393,8 +422,8 @@ def test_who_may_gets_an_answer(tmp_path: Path, name: str) -> None:
                 world.fail_one(key)
             if ask.endless:
                 client.portal.call(hang_up_soon, client.app.state.feed)  # type: ignore
-            is_admins = ROUTES[name].right is Right.ADMIN and not ROUTES[name].is_public
-            response = world.send(name, ask, ADMIN_KEY if is_admins else key, HIDDEN)
+            is_operators = ROUTES[name].right in OF_ALL and not ROUTES[name].is_public
+            response = world.send(name, ask, ADMIN_KEY if is_operators else key, HIDDEN)
             assert response.status_code == ask.status, (name, response.text)
 
 

@@ -16,6 +16,7 @@ from ragdock.types import Right
 
 READ = frozenset({Right.READ})
 ADMIN_KEY = "0123456789abcdef0123456789abcdef"
+METRICS_KEY = "fedcba9876543210fedcba9876543210"
 
 
 class Clock:
@@ -125,6 +126,38 @@ def test_the_admin_key_has_every_right(store: SqliteKeys) -> None:
     assert ADMIN_KEY not in repr(vars(keys))
 
 
+def test_the_metrics_key_has_its_right_alone(store: SqliteKeys) -> None:
+    """RAG_METRICS_KEY is another's than the admin's, with or without that one beside it."""
+    for admin_key in (None, ADMIN_KEY):
+        keys = Keys(store, admin_key=admin_key, metrics_key=METRICS_KEY)
+        principal = keys.authenticate(METRICS_KEY)
+        assert principal is not None
+        assert (principal.key_id, principal.name) == ("metrics", "RAG_METRICS_KEY")
+        assert (principal.rights, principal.collections) == ({Right.METRICS}, None)
+        assert keys.authenticate(METRICS_KEY[:-1]) is None
+        assert keys.authenticate(None) is None
+        assert METRICS_KEY not in repr(vars(keys))
+        admin = keys.authenticate(ADMIN_KEY)
+        assert (admin is not None and admin.may(Right.ADMIN)) is (admin_key is not None)
+
+
+def test_the_static_keys_are_two(store: SqliteKeys) -> None:
+    """A metrics key that is the admin's would open everything, and is refused unquoted."""
+    with pytest.raises(ConfigurationError, match="RAG_METRICS_KEY has the value of") as error:
+        Keys(store, admin_key=ADMIN_KEY, metrics_key=ADMIN_KEY)
+    assert ADMIN_KEY not in str(error.value)
+
+
+@pytest.mark.parametrize("right", Right)
+def test_no_right_but_admin_holds_another(keys: Keys, right: Right) -> None:
+    """A key may what it was made for; with `admin`, everything."""
+    _, token = keys.create("web", rights=[right])
+    principal = keys.authenticate(token)
+    assert principal is not None
+    may = {each for each in Right if principal.may(each)}
+    assert may == (set(Right) if right is Right.ADMIN else {right})
+
+
 def test_another_process_is_seen_at_once(keys: Keys, tmp_path: Path, clock: Clock) -> None:
     """What another handle creates opens at the next call, what it revokes opens nothing."""
     elsewhere = Keys(SqliteKeys(tmp_path), clock=clock)
@@ -193,6 +226,20 @@ def test_outside_development_keys_are_always_needed(store: SqliteKeys) -> None:
     Keys(store, required=True, admin_key=ADMIN_KEY).require_some()
 
 
+def test_a_key_for_the_metrics_lets_nobody_in(store: SqliteKeys) -> None:
+    """It closes a server like any key, and alone is none for one that has to have a key."""
+    error = r"no API key but for the metrics.*nobody could add or ask.*ragdock keys create"
+    with pytest.raises(ConfigurationError, match=error):
+        Keys(store, required=True, metrics_key=METRICS_KEY).require_some()
+    keys = Keys(store, required=True)
+    keys.create("prometheus", rights=[Right.METRICS])
+    with pytest.raises(ConfigurationError, match=error):
+        keys.require_some()
+    assert Keys(store).authenticate(None) is None
+    keys.create("both", rights=[Right.METRICS, Right.READ])
+    keys.require_some()
+
+
 def test_an_expired_key_keeps_the_server_closed(store: SqliteKeys, clock: Clock) -> None:
     """A key that has expired still means that this server is not for everybody."""
     Keys(store, clock=clock).create("web", rights=READ, expires_at=clock.now + 1)
@@ -213,6 +260,7 @@ def test_an_expired_key_keeps_the_server_closed(store: SqliteKeys, clock: Clock)
         ({"collections": []}, "no collection"),
         ({"collections": ["Upper"]}, "'Upper'"),
         ({"collections": ["a"], "rights": [Right.ADMIN]}, "all collections"),
+        ({"collections": ["a"], "rights": [Right.READ, Right.METRICS]}, "all collections"),
         ({"expires_at": 999.0}, "expired already"),
         ({"rate_per_minute": -1}, "rate"),
     ],

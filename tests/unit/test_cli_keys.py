@@ -151,6 +151,7 @@ def test_a_data_directory_can_be_named(run: Run, tmp_path: Path) -> None:
         (("--expires", "0d"), "neither"),
         (("--expires", "2020-01-01"), "expired already"),
         (("--rights", "admin", "-c", "a"), "all collections"),
+        (("--rights", "metrics", "-c", "a"), "all collections"),
         (("-c", "No Such"), "'No Such'"),
     ],
 )

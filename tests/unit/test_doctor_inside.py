@@ -16,6 +16,7 @@ import apsw
 import pytest
 
 from ragdock.adapters.stores.sqlite import SqliteStore
+from ragdock.adapters.stores.sqlite.keys import SqliteKeys
 from ragdock.adapters.stores.sqlite.survey import files_of, survey
 from ragdock.errors import NotFoundError
 from ragdock.ops.doctor import own
@@ -28,6 +29,8 @@ from ragdock.ops.doctor.redact import Redactor
 from ragdock.ops.doctor.registry import all_checks
 from ragdock.ops.doctor.report import examine
 from ragdock.ops.doctor.world import FileStat, WorldError
+from ragdock.services.keys import Keys
+from ragdock.types import Right
 from support.redis_server import RedisServer
 from support.stores import DIM, put, upload
 
@@ -241,6 +244,22 @@ def test_the_ledger_is_told_as_it_is(store: SqliteStore, tmp_path: Path) -> None
     assert found["schema"] == found["known_schema"]
 
 
+def test_a_key_for_the_metrics_alone_is_none_that_lets_in(tmp_path: Path) -> None:
+    """The survey counts the keys that open documents, or more than the metrics."""
+    SqliteStore(tmp_path / "data").close()
+    keys = SqliteKeys(tmp_path / "data")
+    made = Keys(keys)
+    made.create("prometheus", rights=[Right.METRICS])
+    made.create("until", rights=[Right.METRICS], expires_at=2e9)
+    found = survey(tmp_path / "data", seconds=5)
+    assert (found["keys"], found["keys_for_ever"], found["keys_expire_at"]) == (0, 0, [])
+    made.create("both", rights=[Right.METRICS, Right.READ])
+    made.create("reader", rights=[Right.READ], expires_at=2e9)
+    found = survey(tmp_path / "data", seconds=5)
+    assert (found["keys"], found["keys_for_ever"], found["keys_expire_at"]) == (2, 1, [2e9])
+    keys.close()
+
+
 def test_looking_changes_nothing_and_waits_for_no_writer(
     store: SqliteStore, tmp_path: Path
 ) -> None:
@@ -335,14 +354,16 @@ class _Sick(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_health_is_asked_with_the_admin_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server tells details to who has it; an answer of 503 is an answer."""
+def test_health_is_asked_with_a_static_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server tells details to who has one, the metrics' first; 503 is an answer."""
     web = ThreadingHTTPServer(("127.0.0.1", 0), _Sick)
     threading.Thread(target=web.serve_forever, daemon=True).start()
     monkeypatch.setenv("PORT", str(web.server_port))
     monkeypatch.setenv("RAG_ADMIN_KEY", "k" * 40)
     found = own.ask("health")
     assert own.ask(f"health {web.server_port}")["body"] == found["body"]
+    monkeypatch.setenv("RAG_METRICS_KEY", "m" * 40)
+    assert own.ask("health")["body"]["key"] == "Bearer " + "m" * 40
     web.shutdown()
     web.server_close()
     assert found["status"] == 503

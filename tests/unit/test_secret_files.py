@@ -16,6 +16,7 @@ SECRETS = {
     "RAG_EMBED_API_KEY": "embed_api_key",
     "RAG_LLM_API_KEY": "llm_api_key",
     "RAG_ADMIN_KEY": "admin_key",
+    "RAG_METRICS_KEY": "metrics_key",
     "OTEL_EXPORTER_OTLP_HEADERS": "otlp_headers",
 }
 VALUE = "name=s3cr3t-and-long-enough-for-an-admin-key"

@@ -42,6 +42,8 @@ _NO_KEY: Final = "missing_key"
 _ADVICE: Final = (
     "This needs a valid API key: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`."
 )
+# What these open is about everybody, so a list of collections excludes it.
+_OF_ALL: Final = frozenset({Right.METRICS, Right.ADMIN})
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
@@ -128,9 +130,8 @@ class Guarded(APIRoute):
             if error is not None:
                 raise error
             raise UnauthorizedError(_ADVICE, code=None if scope["token"] is not None else _NO_KEY)
-        # What only an admin may see is about everybody, so a list of collections excludes it.
         if not principal.may(self.right) or (
-            self.right is Right.ADMIN and principal.collections is not None
+            self.right in _OF_ALL and principal.collections is not None
         ):
             raise ForbiddenError(f"This key lacks the right `{self.right.value}`.")
         return principal

@@ -219,10 +219,11 @@ def open_services(
 @contextmanager
 def open_keys(settings: Settings) -> Iterator[Keys]:
     """The API keys of the data directory."""
-    admin_key = settings.admin_key
+    admin_key, metrics_key = settings.admin_key, settings.metrics_key
     keys = Keys(
         SqliteKeys(settings.data_dir),
         admin_key=admin_key.get_secret_value() if admin_key else None,
+        metrics_key=metrics_key.get_secret_value() if metrics_key else None,
         required=settings.environment != "development",
     )
     try:

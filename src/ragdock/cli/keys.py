@@ -54,7 +54,7 @@ def create(
     rights: Annotated[
         str,
         typer.Option(
-            "--rights", "--scopes", "-r", help="Of read, write and admin, comma-separated."
+            "--rights", "--scopes", "-r", help="Of read, write, metrics, admin; comma-separated."
         ),
     ] = "read",
     collections: Annotated[
@@ -167,7 +167,9 @@ def _rights(text: str) -> frozenset[Right]:
     words = [word.strip().lower() for word in text.split(",") if word.strip()]
     unknown = [word for word in words if word not in set(Right)]
     if unknown:
-        raise InputError(f"--rights {text!r}: {unknown[0]!r} is none of read, write and admin.")
+        raise InputError(
+            f"--rights {text!r}: {unknown[0]!r} is none of read, write, metrics, admin."
+        )
     return frozenset(map(Right, words))
 
 

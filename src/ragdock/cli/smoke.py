@@ -50,7 +50,7 @@ def smoke(
 ) -> None:
     """Ingest, search, ask, check the citation, delete, check that it is gone; then clean up.
 
-    Wants a key with the rights read and write, and admin for the metrics. Exit code 1: a step
+    Wants a key with the rights read and write, and metrics for the metrics. Exit code 1: a step
     failed; what it says is the reason.
     """
     from ragdock.ops.smoke import smoke as run

@@ -17,14 +17,16 @@ from ragdock.errors import ConfigurationError, InputError, NotFoundError, Ragdoc
 from ragdock.ports import KeyStore
 from ragdock.types import ApiKey, Principal, Right
 
-__all__ = ["ADMIN_ID", "ANYBODY", "Keys"]
+__all__ = ["ADMIN_ID", "ANYBODY", "METRICS_ID", "Keys"]
 
 ANYBODY: Final = Principal("anonymous", "anonymous", frozenset({Right.ADMIN}))
 """Who asks where no key is needed."""
 
 ADMIN_ID: Final = "admin"
+METRICS_ID: Final = "metrics"
 FLUSH_SECONDS: Final = 60.0
 MAX_NAME_CHARACTERS: Final = 64
+_METRICS_ALONE: Final = frozenset({Right.METRICS})
 _ID_BYTES: Final = 5
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@/-]*")
@@ -37,11 +39,12 @@ log = logging.getLogger(__name__)
 
 
 class Keys:
-    """The keys of a data directory, and the static admin key beside them.
+    """The keys of a data directory, and beside them two static ones: admin's, and the metrics'.
 
-    Keys are needed when `required`, when there is an admin key, when there is one that isn't
+    Keys are needed when `required`, when there is a static one, when there is one that isn't
     revoked at the start, and from the moment that one is made. From then on they are needed as
-    long as this object lives: revoking the last key opens nothing.
+    long as this object lives: revoking the last key opens nothing. Raises `ConfigurationError`
+    when the two static ones are the same.
     """
 
     def __init__(
@@ -49,21 +52,30 @@ class Keys:
         store: KeyStore,
         *,
         admin_key: str | None = None,
+        metrics_key: str | None = None,
         required: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if admin_key is not None and admin_key == metrics_key:
+            raise ConfigurationError(
+                "RAG_METRICS_KEY has the value of RAG_ADMIN_KEY, which opens everything; give it "
+                "one of its own (`openssl rand -hex 32`)."
+            )
         self._store = store
         self._clock = clock
-        self._admin = None
-        if admin_key is not None:
-            self._admin = ApiKey(
-                ADMIN_ID, "RAG_ADMIN_KEY", hash_of(admin_key), frozenset({Right.ADMIN})
+        self._static = tuple(
+            ApiKey(key_id, name, hash_of(token), frozenset({right}))
+            for key_id, name, token, right in (
+                (ADMIN_ID, "RAG_ADMIN_KEY", admin_key, Right.ADMIN),
+                (METRICS_ID, "RAG_METRICS_KEY", metrics_key, Right.METRICS),
             )
+            if token is not None
+        )
         self._required = required
         known = store.all()
         self._n_at_start = len(known)
         has_keys = any(key.revoked_at is None for key in known)
-        self._is_on = required or admin_key is not None or has_keys
+        self._is_on = required or bool(self._static) or has_keys
         # Made once for each key that was used: making one takes as long as checking it.
         self._principals: dict[str, tuple[ApiKey, Principal]] = {}
         self._used: dict[str, float] = {}
@@ -95,8 +107,11 @@ class Keys:
         if hmac.compare_digest(digest, key.hash) and key.is_valid(now):
             self._used[key.id] = now
             return self._principal(key)
-        if self._admin and hmac.compare_digest(hash_of(token), self._admin.hash):
-            return self._principal(self._admin)
+        if self._static:
+            digest = hash_of(token)
+            for key in self._static:
+                if hmac.compare_digest(digest, key.hash):
+                    return self._principal(key)
         return None
 
     def _principal(self, key: ApiKey) -> Principal:
@@ -114,19 +129,23 @@ class Keys:
         return self._is_on
 
     def require_some(self) -> None:
-        """Raise `ConfigurationError` when keys are needed and there is none."""
-        if (
-            not self._required
-            or self._admin
-            or any(k.revoked_at is None for k in self._store.all())
-        ):
+        """Raise `ConfigurationError` when keys are needed and there is none but for the metrics."""
+        if not self._required:
             return
+        usable = [*self._static, *(key for key in self._store.all() if key.revoked_at is None)]
+        if any(key.rights != _METRICS_ALONE for key in usable):
+            return
+        but, because = (
+            (" but for the metrics", "nobody could add or ask anything")
+            if usable
+            else ("", "whoever reached it could read and delete everything")
+        )
+        make = "ragdock keys create --name admin --rights admin"
         raise ConfigurationError(
-            "There is no API key, and outside of ENVIRONMENT=development the server does not start "
-            "without one, because whoever reached it could read and delete everything. Make one "
-            "with `ragdock keys create --name admin --rights admin` (under Compose: "
-            "`docker-compose run --rm web ragdock keys create --name admin --rights admin`), or "
-            "set RAG_ADMIN_KEY to 32 random characters or more (`openssl rand -hex 32`)."
+            f"There is no API key{but}, and outside of ENVIRONMENT=development the server does not "
+            f"start without one, because {because}. Make one with `{make}` (under Compose: "
+            f"`docker-compose run --rm web {make}`), or set RAG_ADMIN_KEY to 32 random characters "
+            "or more (`openssl rand -hex 32`)."
         )
 
     # Making and revoking
@@ -229,12 +248,18 @@ def _check(
             field="name",
         )
     if not rights:
-        raise InputError("A key needs a right: read, write or admin.", field="rights")
+        raise InputError("A key needs a right: read, write, metrics or admin.", field="rights")
     if collections is not None:
         if Right.ADMIN in rights:
             raise InputError(
                 "An admin key is one for all collections: leave the collections out, or give it "
                 "read and write.",
+                field="collections",
+            )
+        if Right.METRICS in rights:
+            raise InputError(
+                "The metrics are those of all collections: leave the collections out, or the "
+                "right `metrics`.",
                 field="collections",
             )
         if not collections:

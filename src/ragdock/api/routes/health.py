@@ -91,7 +91,7 @@ async def liveness() -> StatusBody:
 
 
 @router.get("/metrics", include_in_schema=False)
-@requires(Right.ADMIN)
+@requires(Right.METRICS)
 async def metrics(request: Request, services: ServicesOf) -> Response:
     """All metrics, for Prometheus."""
     text = await request.app.state.health_gate.run(_render, services)

@@ -108,8 +108,9 @@ def _health(settings: Settings) -> dict[str, Any]:
     """What the server at the loopback answers: `status` (of HTTP), `seconds` and `body`."""
     address = f"127.0.0.1:{settings.port}"
     lines = ["GET /health HTTP/1.0", f"Host: {address}", "Accept: application/json"]
-    if settings.admin_key is not None:
-        lines.append(f"Authorization: Bearer {settings.admin_key.get_secret_value()}")
+    key = settings.metrics_key or settings.admin_key
+    if key is not None:
+        lines.append(f"Authorization: Bearer {key.get_secret_value()}")
     started = time.monotonic()
     try:
         answer = _exchange(settings.port, "\r\n".join([*lines, "", ""]).encode())

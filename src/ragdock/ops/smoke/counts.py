@@ -31,11 +31,11 @@ def read(server: Server) -> Counts | str:
     """The counts now, or the reason why they can't be known."""
     answer = server.ask("GET", "/metrics")
     if answer.status in (401, 403):
-        return "reading /metrics wants a key with the right `admin` for all collections"
+        return "reading /metrics wants a key with the right `metrics`"
     if answer.status == 404:
         return "/metrics is not published here"
     if answer.status != 200:
-        return f"GET /metrics: {server.refusal(answer, 'admin')}"
+        return f"GET /metrics: {server.refusal(answer, 'metrics')}"
     if not isinstance(answer.body, str) or "rag_build_info" not in answer.body:
         return "what answers GET /metrics has no metric of ragdock"
     return counted(answer.body)

@@ -34,7 +34,7 @@ def smoke(
 ) -> Report:
     """Prove that the deployment at `url` works: ingest, search, ask, cite, cache, delete, forget.
 
-    `key` is an API key with the rights read and write (admin as well for the metrics). Without
+    `key` is an API key with the rights read and write (and metrics, for the metrics). Without
     `collection`, one is made and removed again; with it, a document of its own goes into that one.
     Nothing takes longer than `timeout_seconds`, a fifth of which is kept for cleaning up.
     `skip` names steps of `SKIPPABLE`. `on_step` is told of each step as it ends.

@@ -107,7 +107,11 @@ def _ledger(connection: apsw.Connection) -> dict[str, Any]:
 
 
 def _keys(connection: apsw.Connection) -> dict[str, Any]:
-    rows = fetch(connection, "SELECT expires_at FROM api_keys WHERE revoked_at IS NULL")
+    # A key for the metrics alone lets nobody in who wants to ask something.
+    rows = fetch(
+        connection,
+        "SELECT expires_at FROM api_keys WHERE revoked_at IS NULL AND rights <> '[\"metrics\"]'",
+    )
     expiries = [row[0] for row in rows]
     return {
         "keys": len(expiries),

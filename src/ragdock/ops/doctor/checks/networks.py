@@ -258,7 +258,8 @@ def _published_to_all(world: World, one: Container) -> Finding | None:
             )
         variables = one.environment()
         open_to_all = variables.get("ENVIRONMENT", "development") == "development"
-        if one.is_ours and open_to_all and not variables.get("RAG_ADMIN_KEY"):
+        has_key = variables.get("RAG_ADMIN_KEY") or variables.get("RAG_METRICS_KEY")
+        if one.is_ours and open_to_all and not has_key:
             evidence["ENVIRONMENT"] = variables.get("ENVIRONMENT")
             return Finding(
                 Status.WARN,
