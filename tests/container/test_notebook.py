@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
-from harness import BASE_IMAGES, ROOT, run
+from harness import BASE_IMAGES, ROOT, make, run
 
 FILE = "M3_1_Containerization_with_Docker.ipynb"
 
@@ -16,9 +15,7 @@ FILE = "M3_1_Containerization_with_Docker.ipynb"
 @pytest.fixture(scope="module")
 def jupyter() -> Path:
     """Jupyter in an environment of its own, as `make notebook` makes it."""
-    run(
-        ["make", ".cache/notebook/.done", f"PYTHON={sys.executable}"], timeout_seconds=900, cwd=ROOT
-    )
+    make(".cache/notebook/.done")
     return ROOT / ".cache/notebook/bin/jupyter"
 
 

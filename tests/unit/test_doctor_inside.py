@@ -220,6 +220,7 @@ def test_the_ledger_is_told_as_it_is(store: SqliteStore, tmp_path: Path) -> None
     assert found["schema"] == found["known_schema"]
 
 
+@pytest.mark.timing
 def test_looking_changes_nothing_and_waits_for_no_writer(
     store: SqliteStore, tmp_path: Path
 ) -> None:
@@ -330,6 +331,7 @@ def test_health_is_asked_with_the_admin_key(monkeypatch: pytest.MonkeyPatch) -> 
     assert caught.value.kind == "refused"
 
 
+@pytest.mark.timing
 def test_a_name_server_that_is_away_costs_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The resolver itself would wait five for each server and domain."""
     over = threading.Event()
