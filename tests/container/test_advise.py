@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, docker, run, wait_for
+import pytest
+from harness import ROOT, docker, run
+
+pytestmark = pytest.mark.timing
 
 LABEL = "label=io.ragdock.advise"
 
@@ -18,11 +21,6 @@ def advise(*arguments: str | Path, check: bool = True) -> tuple[int, str, str]:
     command = ["env", f"PYTHONPATH={ROOT / 'src'}", sys.executable, "-m", "ragdock", "advise"]
     done = run([*command, *arguments], check=check, cwd=Path("/"))
     return done.returncode, done.stdout, done.stderr
-
-
-def nothing_stays() -> None:
-    """No container of a measurement is left, also when the notebook measures at the same time."""
-    wait_for("their end", lambda: docker("ps", "-aq", "--filter", LABEL) == "", 60)
 
 
 def test_a_containers_price_is_measured_and_nothing_stays(
@@ -47,7 +45,7 @@ def test_a_containers_price_is_measured_and_nothing_stays(
     assert found["situation"]["overhead"]["is_measured"] is True
     assert "measured here" in " ".join(reason["text"] for reason in found["reasons"])
     assert list(tmp_path.iterdir()) == []
-    nothing_stays()
+    assert docker("ps", "-aq", "--filter", LABEL) == ""
     for one in results.values():
         report(
             f"advise: {one['title']:<48} bare {one['bare_ms']:8.3f} ms, container "
@@ -75,5 +73,5 @@ def test_an_image_without_python_is_told(image: str, tmp_path: Path) -> None:
         docker("rmi", "rag-no-python:test")
     assert code == 0
     assert "Not measured: A measuring process ended" in err
-    nothing_stays()
+    assert docker("ps", "-aq", "--filter", LABEL) == ""
     assert list(tmp_path.iterdir()) == []
