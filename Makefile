@@ -13,6 +13,8 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet install --r
 RUN := $(VENV)/bin/python -m
 PLAIN := not llm and not container
 TESTS := --ignore=tests/container tests tests_docker_sanity.py
+# The files that name the marker: collecting all of them again would take half a minute.
+TIMING = $(shell grep -rl mark.timing --include='test_*.py' --exclude-dir=container tests)
 # A file's tests share what it sets up, and long files come first as they are: the last are short.
 PARALLEL := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 UNIT := tests/unit tests/contracts tests/test_architecture.py tests/test_docs.py tests/test_assets.py tests/test_stack_files.py
@@ -67,7 +69,7 @@ down: ## Stop them; the data stay
 # What measures time has the machine for itself; both halves run, whatever becomes of the first.
 test: $(VENV)/.dev models/manifest.json ## Run all tests that need no Docker and no LLM
 	@$(RUN) pytest -m "$(PLAIN) and not timing" $(PARALLEL) $(TESTS); first=$$?; \
-	  $(RUN) pytest -m "$(PLAIN) and timing" $(TESTS) && exit $$first
+	  $(RUN) pytest -m "$(PLAIN) and timing" $(TIMING) && exit $$first
 
 check: $(VENV)/.dev models/manifest.json ## Format, lint, types, architecture, unit, docs, assets; offline
 	@$(VENV)/bin/ruff format --check .

@@ -29,7 +29,7 @@ def test_a_containers_price_is_measured_and_nothing_stays(
     """Both sides do the same work in turns within the time; the result is part of the advice."""
     started = time.monotonic()
     _, out, _ = advise(
-        "--measure", "--seconds", "25", "--image", image, "--dir", tmp_path, "--json"
+        "--measure", "--seconds", "40", "--image", image, "--dir", tmp_path, "--json"
     )
     assert time.monotonic() - started < 90
     found: dict[str, Any] = json.loads(out)
