@@ -27,10 +27,12 @@ def test_the_notebook_runs_in_jupyter_with_docker(
     _solve(notebook, 8)
     solved = ROOT / ".cache/notebook" / "executed.ipynb"
     solved.write_text(json.dumps(notebook), encoding="utf-8")
+    # It builds one as well; the image under test stays what it is.
+    tag = f"{image}-tour"
     environment = {
         **BASE_IMAGES,
         "RUN_DOCKER": "1",
-        "WEB_IMAGE": image,
+        "WEB_IMAGE": tag,
         "TOUR_SECONDS": "1",
         "TMPDIR": str(tmp_path),
         "RAG_MODEL_DIR": str(ROOT / "models"),
@@ -63,6 +65,7 @@ def test_the_notebook_runs_in_jupyter_with_docker(
     run([jupyter, "nbconvert", "--to", "html", solved], timeout_seconds=300, cwd=ROOT)
     label = "label=com.docker.compose.project=ragdock-tour"
     assert run(["docker", "ps", "-aq", "--filter", label]).stdout == ""
+    run(["docker", "rmi", "--no-prune", tag])
 
 
 def _solve(notebook: dict[str, list[dict[str, object]]], number: int) -> None:
