@@ -11,6 +11,12 @@ IMAGE ?= rag-api:latest
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps
 RUN := $(VENV)/bin/python -m
+PLAIN := not llm and not container
+TESTS := --ignore=tests/container tests tests_docker_sanity.py
+# The files that name the marker: collecting all of them again would take half a minute.
+TIMING = $(shell grep -rl mark.timing --include='test_*.py' --exclude-dir=container tests)
+# A file's tests share what it sets up, and long files come first as they are: the last are short.
+PARALLEL := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 UNIT := tests/unit tests/contracts tests/test_architecture.py tests/test_docs.py tests/test_assets.py tests/test_stack_files.py
 
 help: ## Show what there is
@@ -60,14 +66,16 @@ down: ## Stop them; the data stay
 
 # ---- prove ---------------------------------------------------------------------------------------
 
+# What measures time has the machine for itself; both halves run, whatever becomes of the first.
 test: $(VENV)/.dev models/manifest.json ## Run all tests that need no Docker and no LLM
-	@$(RUN) pytest -m "not llm and not container" --ignore=tests/container tests tests_docker_sanity.py
+	@$(RUN) pytest -m "$(PLAIN) and not timing" $(PARALLEL) $(TESTS); first=$$?; \
+	  $(RUN) pytest -m "$(PLAIN) and timing" $(TIMING) && exit $$first
 
 check: $(VENV)/.dev models/manifest.json ## Format, lint, types, architecture, unit, docs, assets; offline
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
-	@$(RUN) pytest -q -m "not llm and not container" $(UNIT)
+	@$(RUN) pytest -q -m "$(PLAIN)" $(UNIT)
 
 format: $(VENV)/.dev ## Format the code
 	@$(VENV)/bin/ruff format .
@@ -99,10 +107,15 @@ bounded: $(VENV)/.dev ## The same with MiniLM in the container (hours)
 chaos: $(VENV)/.dev ## 2,000 documents under 200 kills, a full disk, a jumping clock; prints counts
 	$(VENV)/bin/python bench/chaos.py
 
+# Environments of one lock file each: image-tools, lint, and Docker Compose 2 and 5.
 .cache/image-tools/.done: requirements/image.txt
-	@echo "Installing the locked image tools into .cache/image-tools ..."
-	@$(PYTHON) -m venv .cache/image-tools
-	@.cache/image-tools/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements/image.txt
+.cache/lint/.done: requirements/lint.txt
+.cache/compose-2/.done: requirements/compose-2.txt
+.cache/compose-5/.done: requirements/compose-5.txt
+.cache/image-tools/.done .cache/lint/.done .cache/compose-2/.done .cache/compose-5/.done:
+	@echo "Installing $< into $(@D) ..."
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r $<
 	@touch $@
 
 image-check: .cache/image-tools/.done ## Check IMAGE (rag-api:latest) and its files: 68 checkpoints, SBOM, two more builds

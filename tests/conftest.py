@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ _EXPECTED_SKIPS = (
     "nothing answers at",  # The live half of tests_docker_sanity.py; the container tests run it.
 )
 _unexpected_skips: list[str] = []
+_measured: list[str] = []
 
 
 def pytest_configure() -> None:
@@ -36,6 +38,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mutants", type=int, default=90, help="broken files of each sample")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their parameter: packed ones hold the time, and workers must agree."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note a skip that nobody expects."""
     if report.skipped and isinstance(report.longrepr, tuple):
@@ -45,15 +52,34 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run in CI that skipped what it should have tested."""
-    if _unexpected_skips and os.environ.get("CI"):
+    """Fail a run in CI that skipped what it should have tested; a worker hands over its lines."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["measured"] = _measured
+    elif _unexpected_skips and os.environ.get("CI"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist measured; one that died says nothing."""
+    _measured.extend(getattr(node, "workeroutput", {}).get("measured", ()))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the skips that nobody expects."""
+    """Print what was measured, and name the skips that nobody expects."""
+    if _measured:
+        terminalreporter.section("measured")
+        for line in _measured:
+            terminalreporter.write_line(line)
     for skip in _unexpected_skips:
         terminalreporter.write_line(f"UNEXPECTED SKIP {skip}")
+
+
+@pytest.fixture(scope="session")
+def report() -> Callable[[str], None]:
+    """Adds a line to what is printed in the end."""
+    return _measured.append
 
 
 @pytest.fixture(autouse=True, scope="session")

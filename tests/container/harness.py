@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -79,6 +81,11 @@ def run(
     return done
 
 
+def make(*targets: str) -> None:
+    """Have the Makefile install what a lock file says, unless it is there."""
+    run(["make", *targets, f"PYTHON={sys.executable}"], timeout_seconds=900, cwd=ROOT)
+
+
 def docker(*arguments: str | Path, timeout_seconds: float = 120, stdin: str | None = None) -> str:
     return run(["docker", *arguments], timeout_seconds=timeout_seconds, stdin=stdin).stdout.strip()
 
@@ -147,6 +154,25 @@ def build(context: Path, tag: str) -> float:
     return time.monotonic() - started
 
 
+def compose_file() -> str:
+    """The project's compose file; its health checks come each second, and give up no earlier.
+
+    As it is, most of a test would be waiting for the first of them. What is shipped is proven by
+    the tests that copy the whole context.
+    """
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+
+    def each_second(found: re.Match[str]) -> str:
+        seconds, between, retries = int(found[1]), found[2], int(found[3])
+        return f"interval: 1s{between}retries: {seconds * retries}\n"
+
+    found, n_found = re.subn(
+        r"interval: ([35])s(\n +timeout: \w+\n +)retries: (\d+)\n", each_second, text
+    )
+    assert n_found == 3, n_found
+    return found
+
+
 @contextmanager
 def container(*arguments: str | Path) -> Iterator[str]:
     """`docker run -d ...`, removed in the end whatever happened."""
@@ -174,7 +200,7 @@ class Stack:
         self.project = f"ragdock{os.getpid()}{self.directory.name}".lower().replace("_", "")
         if not (self.directory / "docker-compose.yml").exists():
             self.directory.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / "docker-compose.yml", self.directory)
+            (self.directory / "docker-compose.yml").write_text(compose_file(), encoding="utf-8")
         data_directory(self.directory / "data")
         self.write_env()
 
@@ -247,9 +273,8 @@ def secrets_from_files(stack: Stack, values: Mapping[str, str]) -> Path:
 
 def _uncommented() -> str:
     """The compose file with its lines for secrets, but for those that the test has none of."""
-    lines = (ROOT / "docker-compose.yml").read_text(encoding="utf-8").splitlines(keepends=True)
     kept = []
-    for line in lines:
+    for line in compose_file().splitlines(keepends=True):
         line = line.replace("#~ ", "", 1)
         for name in UNUSED_SECRETS:
             line = line.replace(f", {name}", "")

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from harness import ROOT, docker, run
+
+pytestmark = pytest.mark.timing
 
 LABEL = "label=io.ragdock.advise"
 

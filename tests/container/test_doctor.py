@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from doctoring import Patient
-from harness import Stack, free_port, run, secrets_from_files, wait_for
+from harness import Stack, free_port, run, wait_for
 
 LISTENER = """
 import socket, sys, time
@@ -23,39 +21,7 @@ time.sleep(3600)
 
 
 @pytest.fixture(scope="module")
-def others(
-    image: str,
-    compose_programs: None,
-    tmp_path_factory: pytest.TempPathFactory,
-    report: Callable[[str], None],
-) -> Iterator[dict[str, Future[Patient]]]:
-    """Two other configurations, which start while the first is broken and mended."""
-    environment = {"RAG_INGEST": "false", "COMPOSE_PROFILES": "worker"}
-    workers = Stack(tmp_path_factory.mktemp("stack") / "workers", "1", environment)
-    environment = {"ENVIRONMENT": "production"}
-    production = Stack(tmp_path_factory.mktemp("stack") / "production", environment=environment)
-    names = ("redis_password", "admin_key", "metrics_key")
-    secrets_from_files(production, {name: secrets.token_hex(32) for name in names})
-
-    def start(stack: Stack) -> Patient:
-        stack.up()
-        return Patient(stack, report)
-
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            yield {
-                stack.directory.name: pool.submit(start, stack) for stack in (workers, production)
-            }
-        finally:
-            pool.shutdown(cancel_futures=True)
-            workers.down("-v")
-            production.down("-v")
-
-
-@pytest.fixture(scope="module")
-def running(
-    others: dict[str, Future[Patient]], stack: Stack, report: Callable[[str], None]
-) -> Patient:
+def running(stack: Stack, report: Callable[[str], None]) -> Patient:
     """The default stack, under Compose 2."""
     return Patient(stack, report)
 
@@ -202,50 +168,3 @@ def test_production_without_keys(patient: Patient) -> None:
     patient.stack.wait_healthy()
     patient.assert_green("D00")
     patient.assert_green("G04", inside=True)
-
-
-# ---- nothing is wrong ----------------------------------------------------------------------------
-
-
-def assert_no_alarm(what: str, patient: Patient, *, services: tuple[str, ...] = ("web",)) -> None:
-    """Neither on the host nor in a container does a check warn or fail."""
-    reports = {"host": patient.examine()}
-    for service in services:
-        reports[service] = patient.examine(inside=True, name=service)
-    alarms = [
-        (place, check["id"], check["status"], check["findings"][0])
-        for place, found in reports.items()
-        for check in found["checks"]
-        if check["status"] in ("warn", "fail")
-    ]
-    for place, found in reports.items():
-        counts = ", ".join(f"{number} {status}" for status, number in found["summary"].items())
-        patient.report(f"doctor, healthy, {what}, {place}: {counts}")
-    assert alarms == []
-    assert all(found["summary"]["ok"] > 15 for found in reports.values())
-
-
-def test_no_alarm_on_the_default_stack(patient: Patient) -> None:
-    """Compose 2, nothing set."""
-    patient.stack.up()
-    assert_no_alarm("compose 2", patient)
-
-
-def test_no_alarm_with_compose_1_and_a_worker(others: dict[str, Future[Patient]]) -> None:
-    """Compose 1.29, documents processed by the worker profile."""
-    patient = others["workers"].result()
-    wait_for("the worker", lambda: patient.health("worker") == "healthy")
-    assert_no_alarm("compose 1.29 and a worker", patient, services=("web", "worker"))
-
-
-def test_no_alarm_with_secrets_in_production(others: dict[str, Future[Patient]]) -> None:
-    """Secrets from files, ENVIRONMENT=production, the admin key and one more."""
-    patient = others["production"].result()
-    make = ("keys", "create", "--name", "reader", "--rights", "read")
-    patient.stack.compose("exec", "-T", "web", "ragdock", *make)
-    assert_no_alarm("secrets, production, keys", patient)
-    said = json.dumps([patient.examine(), patient.examine(inside=True)])
-    folder = patient.stack.directory / "secrets"
-    values = {path.name: path.read_text("ascii").strip() for path in folder.iterdir()}
-    assert len(values) == 2
-    assert not [name for name, value in values.items() if value in said]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import BASE_IMAGES, COMPOSE_PROGRAMS, IMAGE, ROOT, copy_context, docker, run
+from harness import BASE_IMAGES, COMPOSE_PROGRAMS, IMAGE, ROOT, copy_context, docker, make, run
 from imagecheck import environment, image, live, platforms, programs, rebuild, runner, sbom
 from imagecheck.checkpoints import ALL
 from imagecheck.subject import Check, Subject
@@ -31,11 +30,7 @@ CMD ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
 @pytest.fixture(scope="session")
 def tools() -> Path:
     """The programs of requirements/image.txt, as `make image-check` installs them."""
-    if not (TOOLS / "bin/uv").exists():
-        run([sys.executable, "-m", "venv", TOOLS], timeout_seconds=120)
-        pip = [TOOLS / "bin/pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
-        lock = ROOT / "requirements/image.txt"
-        run([*pip, "--require-hashes", "-r", lock], timeout_seconds=600)
+    make(".cache/image-tools/.done")
     return TOOLS / "bin"
 
 

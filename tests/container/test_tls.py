@@ -271,7 +271,6 @@ def test_the_whole_stack_behind_the_proxy(
     docker("build", "-q", "-t", "rag-api-proxy:test", context, timeout_seconds=300)
     directory = tmp_path / "stack"
     shutil.copytree(ROOT / "deploy", directory / "deploy")
-    shutil.copy2(ROOT / "docker-compose.yml", directory)
     port = free_port()
     stack = Stack(
         directory,

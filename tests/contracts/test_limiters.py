@@ -17,6 +17,8 @@ from ragdock.core.gcra import Limit
 from support.redis_server import RedisServer, binaries
 from support.serving import until
 
+pytestmark = pytest.mark.timing
+
 LIMIT = Limit("key", "someone", 60)
 
 

@@ -8,6 +8,7 @@ import logging
 import resource
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ def run(pool: ParserPool, name: str, seed: str) -> Outcome:
 def test_mutants(
     pytestconfig: pytest.Config,
     caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
+    report: Callable[[str], None],
 ) -> None:
     """No mutant of any format crashes or hangs the server; each failure has a known code."""
     n_each = pytestconfig.getoption("mutants")
@@ -84,18 +85,15 @@ def test_mutants(
     bugs = [r for r in caplog.records if r.message == "a parser failed on a document"]
     slowest = max(outcomes, key=lambda outcome: outcome.seconds)
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-    reporter = pytestconfig.pluginmanager.getplugin("terminalreporter")
-    report = [
+    for line in (
         f"{len(outcomes)} mutants of {len(SEEDS)} files in {seconds:.0f} s: "
         f"{codes.pop('parsed', 0)} parsed, {sum(codes.values())} failed cleanly "
         f"({', '.join(f'{code} {n}' for code, n in codes.most_common())}); "
         f"{len(deaths)} children died, {len(bugs)} surprised; slowest {slowest.seconds:.1f} s "
         f"({slowest.name}); peak memory of a child {peak_mb} MB",
         *(str(record.__dict__["detail"])[-600:] for record in bugs[:20]),
-    ]
-    with capsys.disabled():
-        for line in ("", *report):
-            reporter.write_line(line)
+    ):
+        report(line)
     assert set(codes) <= CODES
     assert len(outcomes) == n_each * len(SEEDS)
     assert slowest.seconds < TIMEOUT_SECONDS + 5
@@ -144,7 +142,7 @@ def unpack(pool: ParserPool, name: str, seed: str) -> Outcome:
 def test_mutants_of_archives(
     pytestconfig: pytest.Config,
     caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
+    report: Callable[[str], None],
 ) -> None:
     """No mutant of an archive crashes or hangs the server, or unpacks to more than it may."""
     n_each = 2 * pytestconfig.getoption("mutants")
@@ -159,17 +157,14 @@ def test_mutants_of_archives(
     codes = Counter(outcome.code for outcome in outcomes)
     deaths = [r for r in caplog.records if r.message == "a parser process died"]
     bugs = [r for r in caplog.records if r.message == "a parser failed on a document"]
-    reporter = pytestconfig.pluginmanager.getplugin("terminalreporter")
-    report = [
+    for line in (
         f"{len(outcomes)} mutants of {len(ARCHIVES)} archives in {seconds:.0f} s: "
         f"{codes.pop('unpacked', 0)} unpacked, {sum(codes.values())} failed cleanly "
         f"({', '.join(f'{code} {n}' for code, n in codes.most_common())}); "
         f"{len(deaths)} children died, {len(bugs)} surprised",
         *(str(record.__dict__["detail"])[-600:] for record in bugs[:20]),
-    ]
-    with capsys.disabled():
-        for line in ("", *report):
-            reporter.write_line(line)
+    ):
+        report(line)
     assert set(codes) <= ARCHIVE_CODES
     assert max(outcome.seconds for outcome in outcomes) < TIMEOUT_SECONDS + 5
     assert not deaths

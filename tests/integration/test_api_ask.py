@@ -197,6 +197,7 @@ def test_the_same_question_at_once_is_computed_once(tmp_path: Path) -> None:
         assert embedder.calls - calls <= 2  # The question and the sentences.
 
 
+@pytest.mark.timing
 def test_too_many_requests_are_503(tmp_path: Path) -> None:
     """Beyond running and waiting places a request is refused at once, and health still answers."""
     embedder = SlowEmbedder()

@@ -243,6 +243,7 @@ def test_wait_that_times_out_is_202(tmp_path: Path) -> None:
         until(lambda: client.get(f"/v1/documents/{told['id']}").json()["status"] == "done")
 
 
+@pytest.mark.timing
 def test_waiting_clients_leave_room_for_others(tmp_path: Path) -> None:
     """Any number of clients that wait for documents hold no place that a search needs."""
     embedder = GatedEmbedder()

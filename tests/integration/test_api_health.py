@@ -19,6 +19,8 @@ from support.embedders import HashEmbedder
 from support.serving import ServerProcess, serving, until
 from support.web import add, ask, assert_problem
 
+pytestmark = pytest.mark.timing
+
 MODEL_DIR = Path(os.environ.get("RAG_MODEL_DIR") or Path(__file__).parents[2] / "models")
 
 

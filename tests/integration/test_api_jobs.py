@@ -250,6 +250,7 @@ def test_too_many_listeners_are_refused(server: ServerProcess) -> None:
         until(free)
 
 
+@pytest.mark.timing
 def test_listeners_do_not_delay_a_stop(tmp_path: Path) -> None:
     """A server with an open event stream ends it and stops at once."""
     server = ServerProcess(tmp_path / "data").start()

@@ -23,6 +23,8 @@ from support.raw_server import RawServer, response
 from support.serving import make_settings
 from support.web import assert_problem
 
+pytestmark = pytest.mark.timing
+
 FERRY = b"# Ferry\n\nThe ferry to Vessey leaves at nine from the north pier.\n"
 
 LARGE = b"Harbours are described at length. " * 15_000

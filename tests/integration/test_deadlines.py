@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ragdock.types import Vectors
 from support.embedders import HashEmbedder
 from support.llm_server import LlmServer
 from support.serving import ServerProcess, serving, until
 from support.sockets import connect, head, read_all
 from support.web import add, ask, assert_problem
+
+pytestmark = pytest.mark.timing
 
 QUESTION = {"question": "How long does the lamp burn?"}
 

@@ -26,6 +26,8 @@ from ragdock.errors import FetchError
 from ragdock.types import FetchedFile
 from support.raw_server import Answer, RawServer, make_certificate, response
 
+pytestmark = pytest.mark.timing
+
 MIB = 2**20
 UNREACHABLE = "The host can't be reached."
 

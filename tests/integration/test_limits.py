@@ -13,6 +13,8 @@ from starlette.testclient import TestClient
 from support.files import DATA, zip_bytes
 from support.serving import serving
 
+pytestmark = pytest.mark.timing
+
 
 class Case(NamedTuple):
     """A limit: the setting, what keeps it and what doesn't, and how that is refused."""

@@ -17,6 +17,8 @@ from support.redis_server import RedisServer
 from support.serving import make_settings, serving
 from support.web import assert_problem
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture
 def limited(tmp_path: Path) -> Iterator[TestClient]:

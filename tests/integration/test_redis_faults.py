@@ -14,6 +14,8 @@ from support.redis_server import RedisServer
 from support.serving import serving, until
 from support.web import add, ask
 
+pytestmark = pytest.mark.timing
+
 LONGEST_SECONDS = 5.0
 
 

@@ -15,6 +15,8 @@ from support.llm_server import LlmServer
 from support.serving import ServerProcess, until
 from support.web import add, ask, assert_problem, events
 
+pytestmark = pytest.mark.timing
+
 N_SMALL = 200
 
 

@@ -13,6 +13,8 @@ from support.serving import ServerProcess, until
 from support.sockets import connect, head, read_all, seconds_until_closed
 from support.web import add
 
+pytestmark = pytest.mark.timing
+
 PATIENCE_SECONDS = 1.0
 
 

@@ -30,6 +30,8 @@ from support.raw_server import RawServer, make_certificate, response
 from support.redis_server import RedisServer, free_port
 from support.serving import ROOT, ServerProcess, make_settings
 
+pytestmark = pytest.mark.timing
+
 ADMIN_KEY = "an-admin-key-for-smoke-tests-0123456789"
 
 

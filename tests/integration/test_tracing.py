@@ -24,6 +24,8 @@ from support.redis_server import RedisServer, free_port
 from support.serving import ServerProcess, make_settings, serving, until
 from support.web import add, ask
 
+pytestmark = pytest.mark.timing
+
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SERVER, CLIENT, CONSUMER = 2, 3, 5
 CANARIES = {

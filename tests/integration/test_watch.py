@@ -224,6 +224,7 @@ def test_what_the_server_has_is_not_sent_again(
     assert len([job for job in jobs["jobs"] if job["kind"] == "index"]) == n_jobs + 2
 
 
+@pytest.mark.timing
 def test_half_written_files_are_not_taken(
     watching: Watching, server: ServerProcess, folder: Path, collection: str
 ) -> None:

@@ -12,6 +12,8 @@ from ragdock.adapters.metrics.null import NullMetrics
 from ragdock.errors import EmbedderError
 from ragdock.services.caching import JsonCache, SingleFlight, dump
 
+pytestmark = pytest.mark.timing
+
 
 def made(ttl_seconds: int = 60) -> JsonCache:
     """A cache in memory."""

@@ -114,6 +114,7 @@ def test_nonsense_is_an_error_of_the_world(tmp_path: Path, answer: Answer) -> No
         assert kind_of(engine) in ("status", "refused")
 
 
+@pytest.mark.timing
 def test_a_slow_answer_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then doesn't keep the doctor beyond its deadline."""
     monkeypatch.setattr(engine_api, "TIMEOUT_SECONDS", 0.5)

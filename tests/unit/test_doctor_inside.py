@@ -260,6 +260,7 @@ def test_a_key_for_the_metrics_alone_is_none_that_lets_in(tmp_path: Path) -> Non
     keys.close()
 
 
+@pytest.mark.timing
 def test_looking_changes_nothing_and_waits_for_no_writer(
     store: SqliteStore, tmp_path: Path
 ) -> None:
@@ -373,6 +374,7 @@ def test_health_is_asked_with_a_static_key(monkeypatch: pytest.MonkeyPatch) -> N
     assert caught.value.kind == "refused"
 
 
+@pytest.mark.timing
 def test_a_name_server_that_is_away_costs_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The resolver itself would wait five for each server and domain."""
     over = threading.Event()

@@ -55,6 +55,7 @@ def test_files_are_read_bounded_and_masked(world: LiveWorld, tmp_path: Path) -> 
     assert kind(world.read, "/run/secrets/redis_password") == "denied"
 
 
+@pytest.mark.timing
 def test_a_pipe_without_a_writer_keeps_nobody_waiting(world: LiveWorld, tmp_path: Path) -> None:
     """Reading it ends at once."""
     os.mkfifo(tmp_path / "pipe")

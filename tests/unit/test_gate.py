@@ -16,6 +16,8 @@ from ragdock.api.gate import Gate
 from ragdock.errors import EmbedderError, UnavailableError
 from ragdock.services.threads import DaemonPool
 
+pytestmark = pytest.mark.timing
+
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a test's coroutine, with a deadline."""

@@ -24,6 +24,8 @@ from ragdock.errors import GeneratorError
 from ragdock.types import Hit
 from scripted_server import Reply, problem, scripted_server
 
+pytestmark = pytest.mark.timing
+
 TEXT = "Ferries carry passengers. They carry freight."
 HIT = Hit(1, "d", "d.md", "", None, "", 0, len(TEXT), TEXT, "", {}, None, None, 1.0)
 

@@ -18,6 +18,8 @@ from ragdock.errors import ConfigurationError, EmbedderError
 from support.embedders import HashEmbedder
 from support.embeddings_server import Answer, EmbeddingsServer, serve_embeddings
 
+pytestmark = pytest.mark.timing
+
 Make = Callable[..., OpenAiEmbedder]
 BUSY = Answer(429, {"error": {"message": "slow down"}})
 

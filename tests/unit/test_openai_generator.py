@@ -14,6 +14,8 @@ from ragdock.errors import ConfigurationError, GeneratorError
 from support.llm_server import MODELS, LlmServer
 from support.passages import INJECTED, RETURNS, SHIPPING, hit
 
+pytestmark = pytest.mark.timing
+
 KEY = "sk-very-secret-0123456789"
 PASSAGES = [hit(SHIPPING, 1), hit(RETURNS, 2)]
 QUESTION = "How long does shipping take?"

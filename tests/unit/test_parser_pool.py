@@ -231,6 +231,7 @@ def test_an_overlong_word_among_words_is_no_failure(pool: ParserPool) -> None:
 # Children that hang, crash or grow
 
 
+@pytest.mark.timing
 def test_hanging_child_is_killed() -> None:
     """A document that takes too long fails with `timeout`, its child is gone, the next works."""
     pool = ParserPool(timeout_seconds=1.0, memory_mb=512)

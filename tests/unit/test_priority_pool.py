@@ -13,6 +13,8 @@ import pytest
 from ragdock.adapters.embedders.pool import PriorityPool
 from ragdock.errors import EmbedderError
 
+pytestmark = pytest.mark.timing
+
 
 class Gate:
     """Work that records what it began and waits until it is let through."""

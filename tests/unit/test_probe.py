@@ -16,6 +16,8 @@ import pytest
 
 from ragdock.cli import probe
 
+pytestmark = pytest.mark.timing
+
 SHIM = Path(__file__).resolve().parents[2] / "m3_1_dockerize.py"
 
 

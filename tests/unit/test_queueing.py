@@ -20,6 +20,8 @@ from ragdock.core.queueing import (
     waiting_probability,
 )
 
+pytestmark = pytest.mark.timing
+
 MIX = [
     Flow("hit", 70, cpu_ms=0.6, alone_ms=0.6, scv=0.3),
     Flow("ask", 18, cpu_ms=60, alone_ms=60, scv=0.2),

@@ -12,6 +12,8 @@ from ragdock.errors import CacheError
 from ragdock.services import readiness
 from ragdock.services.readiness import Dependency, Readiness
 
+pytestmark = pytest.mark.timing
+
 
 def fine() -> None:
     """A ping that is answered."""

@@ -112,6 +112,7 @@ def test_a_large_document_is_written_in_small_transactions(
     assert sizes[-1] < 20
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("n_parts", [1, 8])
 def test_removing_a_large_document_touches_no_chunk(
     store: SqliteStore, directory: Path, monkeypatch: pytest.MonkeyPatch, n_parts: int
