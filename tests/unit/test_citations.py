@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ragdock.core.citations import check_citations, cite
@@ -62,6 +62,8 @@ def test_markers(text: str, cleaned: str, numbers: list[int], unknown: set[int])
     st.text(alphabet="ab .\n`[]【】123,9-†sourceS", max_size=120),
     st.integers(1, 7),
 )
+@example("【1\n]", 1)
+@example("【1†`】", 1)
 def test_streamed_text_is_the_whole_text_cleaned(text: str, size: int) -> None:
     """However a text is cut into pieces, the filter gives the same text and markers."""
     assert clean(text, 3, size) == clean(text, 3)

@@ -13,11 +13,15 @@ from typing import Final
 
 __all__ = ["Marker", "MarkerFilter", "strip_markers"]
 
-_LABEL: Final = r"(?:(?:sources?|src|refs?|references?|passages?|documents?|docs?)\s*[:#.]?\s*)?"
+# Blanks, but no line break: a marker ends with its line, as what is held back of a stream does.
+_GAP: Final = r"[^\S\n]*"
+_LABEL: Final = (
+    rf"(?:(?:sources?|src|refs?|references?|passages?|documents?|docs?){_GAP}[:#.]?{_GAP})?"
+)
 _NUMBER: Final = rf"{_LABEL}\d{{1,3}}"
 _MARKER: Final = re.compile(
-    rf"[\[【［]\s*\^?{_NUMBER}(?:\s*(?:[,;、，&\-–—]|and|und|et|y)\s*{_NUMBER})*"
-    r"\s*(?:†[^\]】］\n]{0,40})?[\]】］]",
+    rf"[\[【［]{_GAP}\^?{_NUMBER}(?:{_GAP}(?:[,;、，&\-–—]|and|und|et|y){_GAP}{_NUMBER})*"
+    rf"{_GAP}(?:†[^\]】］`\n]{{0,40}})?[\]】］]",
     re.IGNORECASE,
 )
 _NUMBER_OR_RANGE: Final = re.compile(r"(\d{1,3})(?:\s*[-–—]\s*(\d{1,3}))?")
