@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -64,6 +65,7 @@ def test_markers(text: str, cleaned: str, numbers: list[int], unknown: set[int])
 )
 @example("【1\n]", 1)
 @example("【1†`】", 1)
+@example("`\n[1]", 1)
 def test_streamed_text_is_the_whole_text_cleaned(text: str, size: int) -> None:
     """However a text is cut into pieces, the filter gives the same text and markers."""
     assert clean(text, 3, size) == clean(text, 3)
@@ -71,10 +73,12 @@ def test_streamed_text_is_the_whole_text_cleaned(text: str, size: int) -> None:
 
 @given(st.text(alphabet="ab .\n[]【】12390,-", max_size=80))
 def test_cleaned_text_is_stable(text: str) -> None:
-    """Only given numbers are left in the text, and cleaning twice changes nothing."""
+    """Only given numbers are left, and cleaning twice changes nothing but in nested brackets."""
     once, numbers, _ = clean(text, 2)
     assert set(numbers) <= {1, 2}
-    assert clean(once, 2)[0] == once or "][" in once or "[[" in once
+    # What is taken out of brackets within brackets leaves the outer ones around something else.
+    nested = re.search(r"[\[【][^\]】]*[\[【]", text)
+    assert clean(once, 2)[0] == once or nested
 
 
 def test_a_long_open_bracket_is_not_held_back() -> None:

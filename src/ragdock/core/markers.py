@@ -96,7 +96,7 @@ class MarkerFilter:
         ends = rf"(?<!`){self._fence}(?!`)" if len(self._fence) > 2 else r"`+|\n"
         size = len(self._pending)
         end = re.compile(ends).search(self._pending, self._at)
-        if end is None or (end.end() == size and not final):
+        if end is None or (end.end() == size and not final and end.group() != "\n"):
             # A run of backticks at the very end may still grow, so it waits.
             ticks = 0 if final else size - len(self._pending.rstrip("`"))
             self._emit(self._take(max(self._at, size - ticks)))
