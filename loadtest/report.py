@@ -18,8 +18,9 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 70rem; margin: 2rem auto;
        padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; }
+table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums;
+        display: block; overflow-x: auto; }
+th, td { padding: .25rem .55rem; border-bottom: 1px solid #ddd; text-align: right; }
 th { border-bottom: 2px solid #999; } td.text, th.text { text-align: left; }
 tr.knee td { background: #eef4f7; } .bad { color: #b3261e; font-weight: 600; }
 .note { color: #555; } img { max-width: 100%; height: auto; }
@@ -310,7 +311,7 @@ def _percentiles(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _errors(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(row["errors"].items()))
+    return ", ".join(f"{count} × {kind}" for kind, count in sorted(row["errors"].items()))
 
 
 def _n(value: float | None, digits: int = 1) -> str:

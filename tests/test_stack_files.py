@@ -238,6 +238,8 @@ def test_the_example_for_secrets_is_whole() -> None:
     web, redis = compose["services"]["web"], compose["services"]["redis"]
     assert all(set(secret) == {"file"} for secret in compose["secrets"].values())
     assert set(web["secrets"]) == set(compose["secrets"])
+    # A service that inherits the settings needs the files too.
+    assert compose["services"]["worker"]["secrets"] == web["secrets"]
     assert redis["secrets"] == ["redis_password"]
     of_files = {n: v for n, v in web["environment"].items() if n.endswith("_FILE")}
     fields = Settings.model_fields.values()

@@ -6,14 +6,19 @@ import secrets
 import shutil
 from pathlib import Path
 
-from harness import Stack, docker, inspect, run, secrets_from_files
+from harness import Stack, docker, inspect, run, secrets_from_files, wait_for
 
 
 def test_secrets_come_from_files_and_stand_in_no_variable(
     image: str, compose_programs: None, tmp_path: Path
 ) -> None:
-    """With the `#~` lines uncommented, Redis wants its password, and web has it and both keys."""
-    stack = Stack(tmp_path / "secrets-stack", environment={"ENVIRONMENT": "production"})
+    """With the `#~` lines uncommented, Redis wants its password; web and worker have theirs."""
+    environment = {
+        "ENVIRONMENT": "production",
+        "COMPOSE_PROFILES": "worker",
+        "RAG_INGEST": "false",
+    }
+    stack = Stack(tmp_path / "secrets-stack", environment=environment)
     values = {
         name: secrets.token_hex(32) for name in ("redis_password", "admin_key", "metrics_key")
     }
@@ -31,9 +36,10 @@ def test_secrets_come_from_files_and_stand_in_no_variable(
             client.headers["Authorization"] = f"Bearer {values['metrics_key']}"
             assert client.get("/v1/collections").status_code == 403
             assert client.get("/metrics").status_code == 200
+        wait_for("the worker", lambda: stack.health("worker") == "healthy", 60)
         redis = stack.container("redis")
         assert "NOAUTH" in docker("exec", redis, "redis-cli", "dbsize")
-        for service in ("web", "redis"):
+        for service in ("web", "worker", "redis"):
             found = str(inspect(stack.container(service)))
             said = run(["docker", "logs", stack.container(service)])
             for value in values.values():

@@ -272,7 +272,7 @@ def test_the_report_says_what_broke_the_design_and_what_the_machine_did() -> Non
     """An error beyond the design and a busy machine stand out."""
     page = build(results(), {})
     assert '<span class="bad">NOT as designed</span>' in page
-    assert "2 500 internal" in page
+    assert "2 × 500 internal" in page
     assert "other programs used up to 0.9 processors" in page
 
 
