@@ -67,7 +67,7 @@ def _more_time(world: World, one: Container, timeout: float) -> tuple[str, ...]:
     times = [
         f"test: {test}",
         f"interval: {max(5.0, interval):g}s",
-        f"timeout: {max(5.0, 2 * timeout):g}s",
+        f"timeout: {max(10.0, 2 * timeout):g}s",
         *TIMES[2:],
     ]
     return override(world, one, ["healthcheck:", *(f"  {line}" for line in times)])
