@@ -102,6 +102,8 @@ def test_a_log_without_bound(faulty: Patient) -> None:
 
 def test_a_process_that_ignores_sigterm(faulty: Patient) -> None:
     """D45 and D45i show the signals that process 1 handles; with an init it stops at once."""
+    # While its health is "starting", a program may still be loading, and isn't blamed.
+    wait_for("the end of the start", lambda: faulty.health("web") != "starting")
     finding = faulty.diagnose("D45")
     assert finding["evidence"]["pid_1"] == "python"
     assert finding["evidence"]["signal"] == 15

@@ -58,7 +58,8 @@ def _ignores(world: World, one: Container, killed: float | None) -> Finding | No
         return None
     # A program that is still loading has no handlers yet; a shell never gets any.
     started = seconds_of(one.get("State", "StartedAt")) or 0.0
-    if killed is None and name not in SHELLS and world.now() - started < STARTING_SECONDS:
+    loading = one.get("State", "Health", "Status") == "starting"
+    if loading and name not in SHELLS and world.now() - started < STARTING_SECONDS:
         return None
     evidence: dict[str, Any] = {"pid_1": name, "SigCgt": fields.get("SigCgt"), "signal": number}
     if killed is not None:
