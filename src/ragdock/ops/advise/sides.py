@@ -300,9 +300,12 @@ def unpacked_python(container: str, root: Path, program: str, prefix: str) -> tu
     ) as export:
         assert export.stdout is not None
         with tarfile.open(fileobj=export.stdout, mode="r|") as archive:
+            # Debian 12's Python, 3.11.2, knows no `filter=`, and overlooks this.
+            archive.extraction_filter = getattr(tarfile, "tar_filter", None)
             for member in archive:
-                if member.name.startswith(_RUNTIME) and not member.isdev():
-                    archive.extract(member, root, filter="tar")
+                ours = member.name.startswith(_RUNTIME) and ".." not in member.name.split("/")
+                if ours and not member.isdev():
+                    archive.extract(member, root)
     loaders = sorted(root.glob("lib64/ld-linux-*.so.*")) or sorted(root.glob("lib/ld-linux-*.so.*"))
     if not loaders:
         raise UnavailableError("The image has no glibc.", code="measure")
