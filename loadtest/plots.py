@@ -86,8 +86,9 @@ def _concurrency(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
             right = at > levels[len(levels) // 2]
             upper.annotate(
                 f"knee: {at}{beyond} in flight,\n{knee['at']['per_second']:.0f}/s",
-                (at, 0),
-                (-5 if right else 5, 6),
+                (at, 0.5),
+                (-5 if right else 5, 0),
+                xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 color=GREY,
                 ha="right" if right else "left",
@@ -170,9 +171,10 @@ def _open_loop(plt: Any, runs: Sequence[dict[str, Any]]) -> Any:
         for (key, label, style), colour in zip(KEYS, COLOURS[1:], strict=True):
             values = [row[key] or math.nan for row in run["open"]]
             axis.plot(rates, values, "o" + style, color=colour, label=label)
+        steps = [step for step in run["steps"] if step["refused_share"] <= OVERLOADED]
         axis.plot(
-            [step["per_second"] for step in run["steps"]],
-            [step["p95_ms"] or math.nan for step in run["steps"]],
+            [step["per_second"] for step in steps],
+            [step["p95_ms"] or math.nan for step in steps],
             "x",
             color=GREY,
             label="p95 of the closed loop, at its throughput",
