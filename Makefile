@@ -134,7 +134,7 @@ $(LOAD_VENV)/.load: requirements/load.txt
 LOAD = PYTHONPATH=$(CURDIR)/src RAG_MODEL_DIR=$(CURDIR)/models $(LOAD_VENV)/bin/python -m loadtest
 OWN := --python $(abspath $(VENV))/bin/python $(if $(MIX),--mix '$(MIX)')
 QUICK ?=
-load: $(VENV)/.base models/manifest.json $(LOAD_VENV)/.load ## Load a server of its own, break things, write a report (6 minutes; QUICK=1: 90 s)
+load: $(VENV)/.base models/manifest.json $(LOAD_VENV)/.load ## Load a server of its own, break things, write a report (6 minutes; QUICK=1: below 2)
 	@$(LOAD) load $(OWN) $(if $(QUICK),--quick)
 
 MINUTES ?= 30

@@ -117,4 +117,4 @@ def _clustered(
 ) -> Vectors:
     picks = centres[random.integers(0, len(centres), n_vectors)]
     vectors = picks + random.standard_normal(picks.shape).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))

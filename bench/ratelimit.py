@@ -59,7 +59,7 @@ def run(n_requests: int, n_clients: int, rate: int, *, kill: bool) -> bool:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         with RedisServer(directory) as redis:
-            environment = {
+            environment: dict[str, Any] = {
                 "REDIS_HOST": "127.0.0.1",
                 "REDIS_PORT": redis.port,
                 # On a machine that does much else, 250 ms may pass without a turn.

@@ -50,7 +50,7 @@ class Corpus:
         rows = self._centres[rng.integers(0, 200, n)] + rng.standard_normal((n, DIM)).astype(
             np.float32
         )
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def _upload(name: str, texts: list[str], metadata: Metadata) -> Upload:

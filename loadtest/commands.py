@@ -81,7 +81,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
     load = command("load", _load, "Steps, rates and faults against a server of its own.")
     own(load)
-    load.add_argument("--quick", action="store_true", help="below 90 seconds")
+    load.add_argument("--quick", action="store_true", help="below 2 minutes")
     load.add_argument("--workers", default="1,2", help="server processes to compare")
     load.add_argument("--engine", choices=("locust", "plain"), default=None,
                       help="of the closed loop [locust where it is installed]")  # fmt: skip

@@ -116,8 +116,12 @@ class Client:
         while self._idle and not (connection and connection.open):
             connection = self._idle.pop()
         if connection is None or not connection.open:
+            tls = parts.scheme == "https"
             _, connection = await asyncio.get_running_loop().create_connection(
-                _Connection, parts.hostname, parts.port, ssl=parts.scheme == "https" or None
+                _Connection,
+                parts.hostname or "",
+                parts.port or (443 if tls else 80),
+                ssl=tls or None,
             )
         try:
             answer = await connection.send(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from loadtest.knee import OVERLOADED
@@ -37,14 +37,15 @@ def plots(results: dict[str, Any]) -> dict[str, bytes]:
     )
     found: dict[str, bytes] = {}
     stepped = [run for run in results.get("runs") or [] if run["steps"]]
-    for name, wanted, draw in (
+    drawings: tuple[tuple[str, Any, Callable[[Any, Any], Any]], ...] = (
         ("concurrency", stepped, _concurrency),
         ("workers", stepped, _workers),
         ("open_loop", results.get("runs"), _open_loop),
         ("faults", results.get("faults"), _faults),
         ("sizing", results.get("sizing"), _sizing),
         ("soak", results.get("soak"), _soak),
-    ):
+    )
+    for name, wanted, draw in drawings:
         if wanted and (figure := draw(plt, wanted)) is not None:
             file = io.BytesIO()
             figure.savefig(file, format="png", bbox_inches="tight")

@@ -104,7 +104,9 @@ def routes() -> list[tuple[str, str, str]]:
         for route in module.router.routes:
             if isinstance(route, APIRoute):
                 text = inspect.getdoc(route.endpoint) or ""
-                found += [(method, route.path, _first_paragraph(text)) for method in route.methods]
+                found += [
+                    (method, route.path, _first_paragraph(text)) for method in route.methods or ()
+                ]
     return found
 
 

@@ -25,6 +25,7 @@ import time
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 
 PORT = 18000
 URL = f"http://127.0.0.1:{PORT}"
@@ -113,7 +114,7 @@ def ask_each_format() -> None:
         print(f"{filename}: {answer['answer']}")
 
 
-def call(method: str, path: str, body: bytes | None = None, content_type: str = "") -> dict:
+def call(method: str, path: str, body: bytes | None = None, content_type: str = "") -> Any:
     headers = {"Content-Type": content_type} if body is not None else {}
     request = urllib.request.Request(URL + path, body, headers, method=method)
     with urllib.request.urlopen(request, timeout=60) as response:

@@ -205,7 +205,9 @@ def _percent(data: Path) -> float:
     connection = apsw.Connection(str(data / "catalogue.db"), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         connection.set_busy_timeout(5_000)
-        rows = connection.execute("SELECT percent FROM indexes WHERE retired_at IS NULL").fetchall()
+        rows: list[Any] = connection.execute(
+            "SELECT percent FROM indexes WHERE retired_at IS NULL"
+        ).fetchall()
         return float(rows[0][0]) if rows else 0.0
     finally:
         connection.close()

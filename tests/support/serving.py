@@ -34,7 +34,7 @@ def make_settings(data_dir: Path, **fields: Any) -> Settings:
     values = {"data_dir": data_dir, "threads": 1, "min_score": 0.0, **fields}
     known = Settings.model_fields
     aliases = {str(known[name].validation_alias.choices[0]): v for name, v in values.items()}  # type: ignore[union-attr]
-    return Settings(_env_file=None, **aliases)  # type: ignore[call-arg]
+    return Settings(_env_file=None, **aliases)
 
 
 @contextmanager

@@ -363,6 +363,31 @@ def test_the_open_loop_doesnt_wait_for_answers() -> None:
     assert len(late) > 10
 
 
+@pytest.mark.parametrize(
+    ("url", "port", "tls"),
+    [
+        ("http://127.0.0.1", 80, None),
+        ("https://localhost", 443, True),
+        ("http://[::1]:81", 81, None),
+    ],
+)
+def test_an_address_without_a_port_has_its_schemes(
+    url: str, port: int, tls: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`http://127.0.0.1` is asked at 80, `https://` at 443 and encrypted."""
+    asked: list[tuple[object, ...]] = []
+
+    async def connect(_: object, __: object, host: str, port: int, *, ssl: bool | None) -> None:
+        asked.append((host, port, ssl))
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", connect)
+    assert [record.error for record in drive(Client(url), [Request("x", "GET", "/")])] == [
+        "refused"
+    ]
+    assert asked == [(url.split("//")[1].removesuffix(":81").strip("[]"), port, tls)]
+
+
 def test_a_server_that_is_gone_is_an_error_with_a_name() -> None:
     """A refused connection and a silent server are two kinds of error, and neither is allowed."""
     with scripted_server() as server:
