@@ -75,7 +75,8 @@ check: $(VENV)/.dev models/manifest.json ## Format, lint, types, architecture, u
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
-	@$(RUN) pytest -q -m "$(PLAIN)" $(UNIT)
+	@$(RUN) pytest -q -m "$(PLAIN) and not timing" $(PARALLEL) $(UNIT); first=$$?; \
+	  $(RUN) pytest -q -m "$(PLAIN) and timing" $(filter tests/unit/% tests/contracts/%,$(TIMING)) && exit $$first
 
 format: $(VENV)/.dev ## Format the code
 	@$(VENV)/bin/ruff format .

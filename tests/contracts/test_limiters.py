@@ -86,8 +86,9 @@ class TestRedisLimiter(LimiterContract):
         other = RedisLimiter(
             "127.0.0.1", server.port, timeout_seconds=PATIENT, metrics=NullMetrics()
         )
+        start = time.monotonic()
         assert limiter.take(LIMIT, 50).granted == 50
-        assert other.take(LIMIT, 50).granted == 10
+        assert 10 <= other.take(LIMIT, 50).granted <= 11 + (time.monotonic() - start)
         other.close()
 
 
@@ -101,10 +102,11 @@ def test_without_redis_a_process_goes_on_from_what_it_knew(tmp_path: Path, fault
         getattr(server, fault)()
         start = time.monotonic()
         granted = sum(limiter.take(LIMIT).granted for _ in range(200))
-        assert time.monotonic() - start < 1.5
-        assert 5 <= granted <= 7
+        seconds = time.monotonic() - start
+        assert seconds < 3.0  # Asking it each time would take 40.
+        assert 5 <= granted <= 6 + seconds
         assert metrics.counts["rate_limit_fallback"] == 200
-        assert limiter.instant
+        assert until(lambda: limiter.take(LIMIT) and limiter.instant)
         server.kill()
         server.start()
         assert until(lambda: not limiter.instant and limiter.take(LIMIT, 10).granted == 10)
@@ -116,8 +118,9 @@ def test_a_redis_that_refuses_is_limited_here(tmp_path: Path) -> None:
     metrics = Counting()
     with RedisServer(tmp_path, "--requirepass", "sesame") as server:
         limiter = RedisLimiter("127.0.0.1", server.port, password="wrong", metrics=metrics)
+        start = time.monotonic()
         granted = sum(limiter.take(LIMIT).granted for _ in range(100))
-        assert 60 <= granted <= 61
+        assert 60 <= granted <= 61 + (time.monotonic() - start)
         assert metrics.counts["rate_limit_fallback"] == 100
         limiter.close()
 

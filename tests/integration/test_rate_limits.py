@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,8 +75,10 @@ def test_two_servers_share_a_limit_in_redis(tmp_path: Path, redis_server: RedisS
         serving(tmp_path / "a", address_rate_per_minute=30, **redis) as one,
         serving(tmp_path / "b", address_rate_per_minute=30, **redis) as two,
     ):
+        start = time.monotonic()
         codes = [client.get("/v1/collections").status_code for client in [one, two] * 25]
-    assert 30 <= codes.count(200) <= 31
+        refilled = (time.monotonic() - start) * 30 / 60
+    assert 30 <= codes.count(200) <= 31 + refilled
     assert set(codes) == {200, 429}
 
 
@@ -83,10 +86,11 @@ def test_redis_may_die_without_an_error(tmp_path: Path, redis_server: RedisServe
     """Killed half way: requests are answered or refused, and the fallback is counted."""
     redis = {"redis_host": "127.0.0.1", "redis_port": redis_server.port}
     with serving(tmp_path / "data", address_rate_per_minute=60, **redis) as client:
+        start = time.monotonic()
         codes = [client.get("/v1/collections").status_code for _ in range(30)]
         redis_server.kill()
         codes += [client.get("/v1/collections").status_code for _ in range(60)]
-        assert 60 <= codes.count(200) <= 62
+        assert 60 <= codes.count(200) <= 61 + (time.monotonic() - start)
         assert set(codes) == {200, 429}
 
 

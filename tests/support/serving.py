@@ -30,8 +30,15 @@ START_SECONDS = 60.0
 
 def make_settings(data_dir: Path, **fields: Any) -> Settings:
     """Settings by field name, from nothing but these and the defaults (and the environment)."""
-    # Hashed words know no meaning: whatever shares a word may answer.
-    values = {"data_dir": data_dir, "threads": 1, "min_score": 0.0, **fields}
+    # Hashed words know no meaning: whatever shares a word may answer. A quarter of a second without
+    # a turn is common where tests run, and a Redis that was given up is another test's matter.
+    values = {
+        "data_dir": data_dir,
+        "threads": 1,
+        "min_score": 0.0,
+        "redis_timeout_seconds": 2.0,
+        **fields,
+    }
     known = Settings.model_fields
     aliases = {str(known[name].validation_alias.choices[0]): v for name, v in values.items()}  # type: ignore[union-attr]
     return Settings(_env_file=None, **aliases)
