@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
+
+from support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 # Another name keeps two runs on one engine apart.
@@ -116,12 +117,6 @@ def wait_for(
                 return last
         time.sleep(every)
     raise AssertionError(f"waited {timeout_seconds} s in vain for {what}; last: {last!r}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def data_directory(path: Path, uid: int = UID) -> Path:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from harness import container, data_directory, free_port, logs, wait_for
+from harness import container, data_directory, logs, wait_for
 
 from support.bounded import LIMIT_MB, Memory, embeddings_process, measure, pid_of
+from support.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from doctoring import Patient
-from harness import Stack, free_port, run, wait_for
+from harness import Stack, run, wait_for
+
+from support.ports import free_port
 
 LISTENER = """
 import socket, sys, time

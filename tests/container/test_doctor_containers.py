@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from doctoring import SERVER, SLEEPER, Patient, after, redis, web
-from harness import container, docker, free_port, run, wait_for
+from harness import container, docker, run, wait_for
+
+from support.ports import free_port
 
 MEMORY_HOG = "hold = b'x' * (300 << 20); import time; time.sleep(3600)"
 WORKER_HOG = """

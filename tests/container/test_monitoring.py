@@ -25,12 +25,13 @@ from harness import (
     ask,
     container,
     docker,
-    free_port,
     inspect,
     put_text,
     run,
     wait_for,
 )
+
+from support.ports import free_port
 
 MONITORING = ROOT / "deploy/monitoring"
 SERVICES = ("web", "redis", "exporter", "prometheus")

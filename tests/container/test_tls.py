@@ -17,9 +17,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from harness import COMPOSE_PROGRAMS, ROOT, Stack, docker, free_port, run, wait_for
+from harness import COMPOSE_PROGRAMS, ROOT, Stack, docker, run, wait_for
 
 from support.llm_server import LlmServer
+from support.ports import free_port
 from support.serving import ServerProcess
 
 KEY = "tls-test-key-0123456789-0123456789-abcdef"

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from harness import container, docker, free_port, inspect, logs, run, wait_for
+from harness import container, docker, inspect, logs, run, wait_for
+
+from support.ports import free_port
 
 KEY = "volume-test-key-0123456789-0123456789"
 COMMAND = ("python", "m3_1_dockerize.py", "--serve", "--run-as", "1000:1000")

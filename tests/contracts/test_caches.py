@@ -13,7 +13,8 @@ from ragdock.adapters.caches.tiered import TieredCache
 from ragdock.adapters.metrics.null import NullMetrics
 from ragdock.errors import CacheError
 from ragdock.ports import Cache
-from support.redis_server import RedisServer, binaries, free_port
+from support.ports import free_port
+from support.redis_server import RedisServer, binaries
 
 
 @pytest.fixture(scope="module", params=sorted(binaries()))

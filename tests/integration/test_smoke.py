@@ -26,8 +26,9 @@ from support.embedders import HashEmbedder
 from support.llm_server import LlmServer
 from support.lying_proxy import Exchange, Lie, LyingProxy
 from support.models import model_dir
+from support.ports import free_port
 from support.raw_server import RawServer, make_certificate, response
-from support.redis_server import RedisServer, free_port
+from support.redis_server import RedisServer
 from support.serving import ROOT, ServerProcess, make_settings
 
 pytestmark = pytest.mark.timing

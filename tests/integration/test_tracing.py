@@ -20,7 +20,8 @@ from ragdock.errors import ConfigurationError
 from support.embeddings_server import serve_embeddings
 from support.llm_server import LlmServer
 from support.otlp_server import OtlpServer, Received
-from support.redis_server import RedisServer, free_port
+from support.ports import free_port
+from support.redis_server import RedisServer
 from support.serving import ServerProcess, make_settings, serving, until
 from support.web import add, ask
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from support.redis_server import free_port
+from support.ports import free_port
 from support.serving import ROOT, ServerProcess, until
 from support.web import add
 

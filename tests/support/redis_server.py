@@ -12,14 +12,9 @@ from types import TracebackType
 
 import redis
 
-__all__ = ["RedisServer", "binaries", "free_port"]
+from support.ports import free_port
 
-
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+__all__ = ["RedisServer", "binaries"]
 
 
 def binaries() -> dict[str, str]:

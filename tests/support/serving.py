@@ -19,7 +19,7 @@ from ragdock.api.app import create_app
 from ragdock.ports import Embedder, Fetcher
 from ragdock.settings import Settings
 from support.embedders import HashEmbedder
-from support.redis_server import free_port
+from support.ports import free_port
 
 __all__ = ["ServerProcess", "hash_arguments", "make_settings", "serving", "until"]
 
